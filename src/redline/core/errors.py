@@ -1,0 +1,81 @@
+"""Every error that Redline raises on purpose.
+
+RedlineError
+├── InputError (ValueError)             the user's argument, file or data is not usable
+│   ├── SignatureError                  tensors do not match a signature
+│   ├── ArtifactError                   a model or engine file is broken, truncated or not what it says
+│   └── DataError                       images, labels or arrays that cannot be used
+├── ExportError                         a PyTorch model could not become ONNX
+├── PassError                           a graph pass crashed, hung or changed the answers
+├── QuantizeError                       a model could not be quantized
+├── BuildError                          a backend could not compile a model
+│   └── UnsupportedError                ... because this backend or machine cannot do that at all
+├── EngineMismatchError                 an engine belongs to another platform, model or version
+├── WorkerError                         a worker process died or answered with an error
+├── BusyError                           another process holds the output folder
+└── MissingDependencyError (ImportError)  an optional package is not installed
+
+Catch :class:`RedlineError` for all of them. The command line prints one as a single line and maps it to
+an exit code: ``MissingDependencyError`` is 3, every other one 2.
+"""
+
+
+class RedlineError(Exception):
+    """Base of every error that Redline raises on purpose."""
+
+
+class InputError(RedlineError, ValueError):
+    """The user's argument, file or data is not usable; says what was got and what was expected."""
+
+
+class SignatureError(InputError):
+    """Tensors do not match a signature."""
+
+
+class ArtifactError(InputError):
+    """A model or engine file is broken, truncated or not what it says."""
+
+
+class DataError(InputError):
+    """Images, labels or arrays that cannot be used."""
+
+
+class ExportError(RedlineError):
+    """A PyTorch model could not become ONNX; names the operator where one is to blame."""
+
+
+class PassError(RedlineError):
+    """A graph pass crashed, hung or changed the answers; names the pass."""
+
+
+class QuantizeError(RedlineError):
+    """A model could not be quantized."""
+
+
+class BuildError(RedlineError):
+    """A backend could not compile a model."""
+
+
+class UnsupportedError(BuildError):
+    """This backend, or this machine, cannot run that model or precision at all."""
+
+
+class EngineMismatchError(RedlineError):
+    """An engine belongs to another platform, model or version."""
+
+
+class WorkerError(RedlineError):
+    """A worker process died or answered with an error."""
+
+
+class BusyError(RedlineError):
+    """Another process holds the output folder."""
+
+
+class MissingDependencyError(RedlineError, ImportError):
+    """An optional package is not installed; the message says what to type."""
+
+    def __init__(self, package: str, *, extra: str) -> None:
+        super().__init__(f"{package} is not installed; type: pip install 'redline[{extra}]'")
+        self.package = package
+        self.extra = extra

@@ -1,0 +1,85 @@
+"""Files that are either whole or not there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a scratch path beside ``path``; on success it is flushed to disk and renamed onto ``path``.
+
+    On any exception the scratch file is removed and ``path`` keeps what it had, so that a full disk, Ctrl-C or
+    a kill never leaves a half-written file under the final name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=f".partial{path.suffix}")
+    os.close(handle)
+    scratch = Path(name)
+    try:
+        yield scratch
+        _flush(scratch)
+        scratch.chmod(0o666 & ~_umask())
+        scratch.replace(path)
+        _flush(path.parent)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a scratch folder beside ``path`` that replaces ``path`` on success and vanishes on failure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-", suffix=".partial"))
+    try:
+        yield scratch
+        for item in scratch.rglob("*"):
+            if item.is_file():
+                _flush(item)
+        scratch.chmod(0o777 & ~_umask())
+        if path.exists():
+            shutil.rmtree(path)
+        scratch.replace(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write ``content`` (text as UTF-8) so that ``path`` is either the old file or the whole new one."""
+    with whole_file(path) as scratch:
+        scratch.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def _flush(path: Path) -> None:
+    flags = os.O_RDONLY
+    if path.is_dir() and os.name == "nt":  # pragma: no cover
+        return
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

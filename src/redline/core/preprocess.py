@@ -1,0 +1,63 @@
+"""How an image becomes a model's input, as data that travels with the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from redline.core.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocess:
+    """Decode, resize, crop, scale to 0..1, subtract ``mean``, divide by ``std``, lay out.
+
+    Attributes:
+        height_px: Height of the model's input.
+        width_px: Width of the model's input.
+        mean: Per channel, in the scale 0..1, in the order of ``color``.
+        std: Per channel, in the scale 0..1.
+        color: Channel order; ``gray`` is one channel (ITU-R 601 luma, Pillow's mode L).
+        layout: ``nchw`` or ``nhwc``.
+        resize: ``crop`` resizes the short side (bilinear, antialiased) and takes the centre,
+            ``stretch`` resizes both sides.
+        resize_ratio: For ``crop``: the short side becomes this times the input's short side (256/224 is the
+            convention of ImageNet evaluation).
+    """
+
+    height_px: int
+    width_px: int
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    color: Literal["rgb", "bgr", "gray"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+    resize: Literal["crop", "stretch"] = "crop"
+    resize_ratio: float = 256 / 224
+
+    def __post_init__(self) -> None:
+        if self.height_px < 1 or self.width_px < 1:
+            raise InputError(f"input size is {self.height_px}x{self.width_px} pixels, expected at least 1x1")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise InputError(
+                f"mean has {len(self.mean)} and std {len(self.std)} values, expected {self.channels} ({self.color})"
+            )
+        if min(self.std) <= 0:
+            raise InputError(f"std is {self.std}, expected positive values")
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, else 3."""
+        return 1 if self.color == "gray" else 3
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that :meth:`from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Preprocess:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})

@@ -1,0 +1,85 @@
+"""The protocols that join everything: a loaded model that answers, and a runtime that makes one.
+
+Protocols and not base classes, so that a backend, a remote worker, a torch module and a test's fake share a shape
+and no code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from redline.core.artifact import Engine, OnnxModel
+from redline.core.tensor import Array, Signature
+
+
+@runtime_checkable
+class Session(Protocol):
+    """A model that is loaded and answers; used by one thread at a time, its outputs are the caller's to keep."""
+
+    @property
+    def signature(self) -> Signature:
+        """What it takes and gives."""
+        ...
+
+    def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
+        """Run once.
+
+        Raises:
+            SignatureError: the inputs do not match :attr:`signature`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free what it holds; calling it again does nothing."""
+        ...
+
+
+class Backend(Protocol):
+    """A runtime: compiles a model for this machine and loads what it compiled."""
+
+    @property
+    def name(self) -> str:
+        """Its key in the table of backends."""
+        ...
+
+    def platform(self) -> dict[str, str]:
+        """What an engine of this backend depends on: library version, device, driver."""
+        ...
+
+    def compile(self, model: OnnxModel, directory: Path) -> Engine:
+        """Make an engine in ``directory``.
+
+        Raises:
+            BuildError: the runtime refused the model.
+            UnsupportedError: this backend or machine cannot run it at all.
+        """
+        ...
+
+    def load(self, engine: Engine) -> Session:
+        """Load an engine.
+
+        Raises:
+            EngineMismatchError: the engine was made for another platform.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phases:
+    """Where one call's time went, in seconds."""
+
+    host_to_device_s: float
+    compute_s: float
+    device_to_host_s: float
+
+
+@runtime_checkable
+class SupportsPhases(Protocol):
+    """A session that can say where its time went."""
+
+    def run_phases(self, inputs: Mapping[str, Array], /) -> tuple[dict[str, Array], Phases]:
+        """Run once and split the time."""
+        ...

@@ -1,0 +1,1 @@
+"""How fast, how much memory, under which conditions; over sessions, knowing no runtime."""

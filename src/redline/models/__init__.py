@@ -1,0 +1,1 @@
+"""PyTorch lives here: modules, their signatures, and sessions over them."""

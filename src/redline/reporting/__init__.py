@@ -1,0 +1,1 @@
+"""Reads result files and draws them; never runs a model."""

@@ -1,0 +1,1 @@
+"""A model file in, a model file out."""

@@ -1,0 +1,1 @@
+"""All variants, verified and measured, and the one that is recommended."""

@@ -1,0 +1,1 @@
+"""Does a candidate still answer as the reference does?"""
