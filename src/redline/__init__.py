@@ -1,3 +1,65 @@
-"""From a trained PyTorch vision model to a verified, measured, recommended deployment."""
+"""From a trained PyTorch vision model to a verified, measured, recommended deployment.
+
+Every command of the command line is a function here, loaded when it is first asked for::
+
+    import redline
+
+    result = redline.tune("resnet18", "out")
+    redline.quantize("model.onnx", "model_int8.onnx", mode="static", data="images/")
+
+Importing this package loads no runtime (no torch, onnx, onnxruntime, openvino or tensorrt).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from redline.commands.doctor import doctor as doctor
+    from redline.commands.export import export as export
+    from redline.commands.models import models as models
+    from redline.commands.optimize import optimize as optimize
+    from redline.commands.quantize import quantize as quantize
+    from redline.commands.report import report as report
+    from redline.commands.run import run as run
+    from redline.commands.tune import tune as tune
+    from redline.commands.verify import verify as verify
+    from redline.core.session import Session as Session
 
 __version__ = "0.1.0"
+
+_PUBLIC = {
+    "Session": "redline.core.session",
+    "doctor": "redline.commands.doctor",
+    "export": "redline.commands.export",
+    "models": "redline.commands.models",
+    "optimize": "redline.commands.optimize",
+    "quantize": "redline.commands.quantize",
+    "report": "redline.commands.report",
+    "run": "redline.commands.run",
+    "tune": "redline.commands.tune",
+    "verify": "redline.commands.verify",
+}
+__all__ = [  # noqa: PLE0604, F822 (resolved by __getattr__)
+    "Session",
+    "doctor",
+    "export",
+    "models",
+    "optimize",
+    "quantize",
+    "report",
+    "run",
+    "tune",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'redline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,70 @@
+"""The table of backends: one leaf file each, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from redline.core.artifact import Argument, Engine
+from redline.core.errors import InputError, MissingDependencyError
+from redline.core.session import Backend, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a backend lives: a function ``(options) -> Backend``, the package it needs, the extra that brings it."""
+
+    target: str
+    package: str
+    extra: str
+    summary: str
+
+
+BACKENDS: dict[str, Entry] = {
+    "onnxruntime": Entry("redline.backends.ort:create", "onnxruntime", "cpu", "ONNX Runtime, CPU"),
+    "openvino": Entry("redline.backends.openvino:create", "openvino", "openvino", "OpenVINO, CPU"),
+    "reference": Entry("redline.backends.reference:create", "onnx", "cpu", "ONNX's own slow reference evaluator"),
+}
+
+
+def load_backend(name: str, options: Mapping[str, Argument] | None = None) -> Backend:
+    """Load a backend by name with its own options.
+
+    Raises:
+        InputError: an unknown name or option.
+        MissingDependencyError: its package is not installed.
+    """
+    if name not in BACKENDS:
+        close = difflib.get_close_matches(name, BACKENDS, n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise InputError(f"got backend {name!r}, expected one of {', '.join(BACKENDS)}{hint}")
+    entry = BACKENDS[name]
+    module, _, function = entry.target.partition(":")
+    try:
+        create = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != entry.package:
+            raise
+        raise MissingDependencyError(entry.package, extra=entry.extra) from error
+    try:
+        return cast("Backend", create(dict(options or {})))
+    except TypeError as error:
+        raise InputError(f"backend {name}: {error}") from error
+
+
+def open_engine(path: str, options: Mapping[str, Argument] | None = None) -> Session:
+    """Load a saved engine with the backend and the options that it was compiled with.
+
+    Args:
+        path: The engine file or its ``.engine.json``.
+        options: Replaces single options, such as ``threads``.
+
+    Raises:
+        EngineMismatchError: the engine was made for another platform.
+    """
+    engine = Engine.read(Path(path))
+    return load_backend(engine.backend, {**engine.options, **(options or {})}).load(engine)
