@@ -73,7 +73,7 @@ class OpenVino:
         core = ov.Core()
         try:
             compiled = core.compile_model(core.read_model(str(model.path)), "CPU", self._config())
-        except Exception as error:  # noqa: BLE001 (the runtime raises bare RuntimeError)
+        except Exception as error:
             raise BuildError(f"{model.path.name}: OpenVINO refused it: {_reason(error)}") from error
         path = directory / f"{model.path.stem}.{self.options.precision}.ov.blob"
         directory.mkdir(parents=True, exist_ok=True)
@@ -105,7 +105,7 @@ class OpenVino:
         core = ov.Core()
         try:
             compiled = core.import_model(io.BytesIO(engine.path.read_bytes()), "CPU", self._config())
-        except Exception as error:  # noqa: BLE001 (the runtime raises bare RuntimeError)
+        except Exception as error:
             raise EngineMismatchError(f"{engine.path.name}: OpenVINO cannot load it: {_reason(error)}") from error
         return OpenVinoSession(compiled, engine.signature)
 
@@ -155,7 +155,7 @@ def _layers(compiled: ov.CompiledModel) -> Layers:
 
 
 def _text(info: Any, key: str) -> str:
-    value = info[key] if key in info else ""
+    value = info[key] if key in info else ""  # noqa: SIM401 (not a dict)
     return str(value.astype(str) if hasattr(value, "astype") else value)
 
 

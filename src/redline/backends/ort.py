@@ -83,7 +83,7 @@ class OnnxRuntime:
             signature=model.signature,
             layers=layers_of(proto),
             platform=self.platform(),
-            options={key: value for key, value in asdict(self.options).items()},
+            options=dict(asdict(self.options)),
             provenance=(
                 *model.provenance,
                 Step(
@@ -137,7 +137,7 @@ def _session_options(options: OrtOptions) -> ort.SessionOptions:
 def _open(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # noqa: BLE001 (the runtime's exception types are private)
+    except Exception as error:
         raise _explain(path, error) from error
 
 

@@ -19,9 +19,9 @@ def cpu_info() -> tuple[str, tuple[str, ...]]:
 
 
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
-    """Name and flags of the first processor in the text of Linux's ``/proc/cpuinfo`` (x86 and arm).
+    r"""Name and flags of the first processor in the text of Linux's ``/proc/cpuinfo`` (x86 and arm).
 
-    >>> parse_cpuinfo("model name : AMD EPYC\\nflags : sse2 avx2\\n\\nmodel name : other")
+    >>> parse_cpuinfo("model name : AMD EPYC\nflags : sse2 avx2\n\nmodel name : other")
     ('AMD EPYC', ('avx2', 'sse2'))
     """
     fields: dict[str, str] = {}
