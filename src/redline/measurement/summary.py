@@ -216,7 +216,7 @@ def _with_latency(row: Row, windows: Windows, baseline: str | None) -> Row:
         p90_s=percentile(samples, 90),
         p99_s=percentile(samples, 99),
         mean_s=sum(samples) / len(samples),
-        throughput_per_s=row.batch / p50,
+        throughput_per_s=row.batch * len(samples) / sum(samples),
     )
     if row.variant == baseline:
         return replace(row, verdict="baseline", speedup=1.0)

@@ -1,0 +1,86 @@
+"""Time one session. Knows nothing of any backend."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from time import perf_counter
+
+from redline.core.session import Session
+from redline.core.tensor import Array
+
+Clock = Callable[[], float]
+Inputs = Mapping[str, Array]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WarmUp:
+    """What came before the timed calls.
+
+    Attributes:
+        first_call_s: The first call, which may compile, allocate and page in.
+        calls: How many calls in all.
+        stable: Whether two windows in a row had medians within 3 % before the time ran out.
+    """
+
+    first_call_s: float
+    calls: int
+    stable: bool
+
+
+def time_calls(
+    session: Session, inputs: Sequence[Inputs], *, duration_s: float, min_calls: int = 1, clock: Clock = perf_counter
+) -> list[float]:
+    """Seconds of each call for ``duration_s``, and of ``min_calls`` at least; inputs take turns.
+
+    The time is host arrays in to host arrays out. The garbage collector is off meanwhile, as in :mod:`timeit`.
+    """
+    turns = itertools.cycle(inputs)
+    samples: list[float] = []
+    with _no_garbage_collection():
+        start = clock()
+        while len(samples) < min_calls or clock() - start < duration_s:
+            feed = next(turns)
+            before = clock()
+            session(feed)
+            samples.append(clock() - before)
+    return samples
+
+
+def warm_up(
+    session: Session,
+    inputs: Sequence[Inputs],
+    *,
+    window_s: float = 0.2,
+    limit_s: float = 3.0,
+    clock: Clock = perf_counter,
+) -> WarmUp:
+    """Call until the time of a call is stable: two windows in a row with medians within 3 %, or ``limit_s``."""
+    before = clock()
+    session(inputs[0])
+    first_call_s = clock() - before
+    calls, previous = 1, float("inf")
+    while clock() - before < limit_s:
+        window = time_calls(session, inputs, duration_s=window_s, min_calls=2, clock=clock)
+        calls += len(window)
+        current = median(window)
+        if abs(current - previous) <= 0.03 * current:
+            return WarmUp(first_call_s=first_call_s, calls=calls, stable=True)
+        previous = current
+    return WarmUp(first_call_s=first_call_s, calls=calls, stable=False)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,210 @@
+"""A session in a fresh process of its own, driven over a private socket.
+
+A crash, an out-of-memory kill or a hang of a variant ends its own process and becomes a :class:`WorkerError` here.
+Run as ``python -m redline.measurement.worker ADDRESS`` it is the process itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Client, Connection, Listener
+from time import perf_counter
+from typing import Any, Self, cast
+
+from redline.core.artifact import Argument
+from redline.core.errors import WorkerError
+from redline.core.session import Session
+from redline.core.tensor import Array, Signature
+from redline.measurement.latency import WarmUp, time_calls, warm_up
+from redline.measurement.memory import Memory, MemoryWatch
+
+_KEY_VARIABLE = "REDLINE_WORKER_KEY"
+Json = Argument | Mapping[str, "Json"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionSource:
+    """How a fresh process makes a session.
+
+    Attributes:
+        factory: ``"module:function"``, imported in the worker.
+        arguments: Keyword arguments of the function, plain JSON values.
+        environment: Variables of the worker, set before anything is imported (thread counts are read then).
+    """
+
+    factory: str
+    arguments: Mapping[str, Json]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment variables that hold every numeric library of a worker to so many threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+    return dict.fromkeys(names, str(threads))
+
+
+class Worker:
+    """A session in another process; itself a :class:`redline.core.session.Session`."""
+
+    def __init__(self, source: SessionSource, *, timeout_s: float = 300.0) -> None:
+        """Start the process and load the session.
+
+        Raises:
+            WorkerError: it died, hung or could not load; the message has the reason.
+        """
+        self._timeout_s = timeout_s
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        self._process, self._connection = _start(source, self._stderr)
+        self._watch = MemoryWatch(self._process.pid)
+        try:
+            with self._watch.polling():
+                loaded = self._ask("load", source.factory, dict(source.arguments))
+        except BaseException:
+            self.close()
+            raise
+        self.signature: Signature = loaded["signature"]
+        self.load_s: float = loaded["load_s"]
+
+    def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
+        """Run once in the worker."""
+        return cast("dict[str, Array]", self._ask("call", dict(inputs)))
+
+    def prepare(self, batch: int, inputs: Sequence[Mapping[str, Array]], *, limit_s: float = 3.0) -> WarmUp:
+        """Send the inputs that :meth:`time` will use under the name ``batch``, and warm up on them."""
+        with self._watch.polling():
+            return cast("WarmUp", self._ask("prepare", batch, [dict(feed) for feed in inputs], limit_s))
+
+    def time(self, batch: int, *, duration_s: float, min_calls: int = 1) -> list[float]:
+        """Seconds of each call, as :func:`redline.measurement.latency.time_calls`, measured inside the worker."""
+        return cast("list[float]", self._ask("time", batch, duration_s, min_calls))
+
+    def memory(self) -> Memory:
+        """What the process has needed so far."""
+        self._watch.look()
+        return self._watch.result()
+
+    def close(self) -> None:
+        """End the process."""
+        with contextlib.suppress(OSError):
+            self._connection.close()
+        if self._process.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(timeout=2)
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _ask(self, command: str, *arguments: object) -> Any:
+        try:
+            self._connection.send((command, *arguments))
+            if not self._connection.poll(self._timeout_s):
+                self._process.kill()
+                raise WorkerError(f"no answer to {command!r} in {self._timeout_s:.0f} s; the worker was stopped")
+            outcome, value = self._connection.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError) as error:
+            raise WorkerError(self._how_it_died()) from error
+        if outcome == "error":
+            raise WorkerError(value)
+        return value
+
+    def _how_it_died(self) -> str:
+        code = self._process.wait()
+        if code == -9:
+            return "the worker was killed by signal 9, most often the kernel when memory runs out"
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        last = f": {lines[-1]}" if lines else ""
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        return f"the worker ended {how}{last}"
+
+
+def _start(source: SessionSource, stderr: Any) -> tuple[subprocess.Popen[bytes], Connection]:
+    key = secrets.token_bytes(16)
+    environment = {**os.environ, **source.environment, _KEY_VARIABLE: key.hex()}
+    with Listener(authkey=key) as listener:
+        command = [sys.executable, "-m", "redline.measurement.worker", str(listener.address)]
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True
+        )
+        _die_with_process(listener, process)
+        try:
+            return process, listener.accept()
+        except (OSError, EOFError) as error:
+            process.kill()
+            raise WorkerError("the worker process did not start") from error
+
+
+def _die_with_process(listener: Listener, process: subprocess.Popen[bytes]) -> None:
+    # accept() has no timeout of its own; without one, a worker that dies at once would hang its parent.
+    socket = getattr(getattr(listener, "_listener", None), "_socket", None)
+    if socket is not None:
+        socket.settimeout(60)
+    if process.poll() is not None:  # pragma: no cover
+        raise WorkerError(f"the worker process ended with exit code {process.returncode}")
+
+
+class _Server:
+    """The worker's side: answers commands until its parent goes away."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._inputs: dict[int, list[Mapping[str, Array]]] = {}
+
+    @property
+    def session(self) -> Session:
+        if self._session is None:
+            raise WorkerError("no session is loaded")
+        return self._session
+
+    def load(self, factory: str, arguments: Mapping[str, Any]) -> dict[str, object]:
+        module, _, function = factory.partition(":")
+        before = perf_counter()
+        self._session = getattr(importlib.import_module(module), function)(**arguments)
+        return {"signature": self.session.signature, "load_s": perf_counter() - before}
+
+    def call(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return self.session(inputs)
+
+    def prepare(self, batch: int, inputs: list[Mapping[str, Array]], limit_s: float) -> WarmUp:
+        self._inputs[batch] = inputs
+        return warm_up(self.session, inputs, limit_s=limit_s)
+
+    def time(self, batch: int, duration_s: float, min_calls: int) -> list[float]:
+        return time_calls(self.session, self._inputs[batch], duration_s=duration_s, min_calls=min_calls)
+
+
+def serve(address: str) -> None:
+    """Answer the parent's commands; returns when the parent closes the connection or dies."""
+    key = bytes.fromhex(os.environ.pop(_KEY_VARIABLE))
+    server = _Server()
+    with Client(address, authkey=key) as connection:
+        while True:
+            try:
+                command, *arguments = connection.recv()
+            except EOFError:
+                return
+            try:
+                answer = ("ok", getattr(server, command)(*arguments))
+            except Exception as error:  # noqa: BLE001 (an edge: the error becomes the parent's value)
+                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+                answer = ("error", lines[0] if lines else type(error).__name__)
+            connection.send(answer)
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
