@@ -27,12 +27,12 @@ from redline.measurement.latency import WarmUp, time_calls, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
 
 _KEY_VARIABLE = "REDLINE_WORKER_KEY"
-Json = Argument | Mapping[str, "Json"]
+Json = Argument | Mapping[str, "Json"] | Sequence["Json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SessionSource:
-    """How a fresh process makes a session.
+class Source:
+    """A function that a fresh process calls: to make a session, or to do one step of work.
 
     Attributes:
         factory: ``"module:function"``, imported in the worker.
@@ -54,19 +54,17 @@ def thread_environment(threads: int) -> dict[str, str]:
 class Worker:
     """A session in another process; itself a :class:`redline.core.session.Session`."""
 
-    def __init__(self, source: SessionSource, *, timeout_s: float = 300.0) -> None:
+    def __init__(self, source: Source, *, timeout_s: float = 300.0) -> None:
         """Start the process and load the session.
 
         Raises:
             WorkerError: it died, hung or could not load; the message has the reason.
         """
-        self._timeout_s = timeout_s
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
-        self._process, self._connection = _start(source, self._stderr)
-        self._watch = MemoryWatch(self._process.pid)
+        self._child = _Child(source.environment, timeout_s)
+        self._watch = MemoryWatch(self._child.pid)
         try:
             with self._watch.polling():
-                loaded = self._ask("load", source.factory, dict(source.arguments))
+                loaded = self._child.ask("load", source.factory, dict(source.arguments))
         except BaseException:
             self.close()
             raise
@@ -75,16 +73,16 @@ class Worker:
 
     def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
         """Run once in the worker."""
-        return cast("dict[str, Array]", self._ask("call", dict(inputs)))
+        return cast("dict[str, Array]", self._child.ask("call", dict(inputs)))
 
     def prepare(self, batch: int, inputs: Sequence[Mapping[str, Array]], *, limit_s: float = 3.0) -> WarmUp:
         """Send the inputs that :meth:`time` will use under the name ``batch``, and warm up on them."""
         with self._watch.polling():
-            return cast("WarmUp", self._ask("prepare", batch, [dict(feed) for feed in inputs], limit_s))
+            return cast("WarmUp", self._child.ask("prepare", batch, [dict(feed) for feed in inputs], limit_s))
 
     def time(self, batch: int, *, duration_s: float, min_calls: int = 1) -> list[float]:
         """Seconds of each call, as :func:`redline.measurement.latency.time_calls`, measured inside the worker."""
-        return cast("list[float]", self._ask("time", batch, duration_s, min_calls))
+        return cast("list[float]", self._child.ask("time", batch, duration_s, min_calls))
 
     def memory(self) -> Memory:
         """What the process has needed so far."""
@@ -93,15 +91,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        with contextlib.suppress(OSError):
-            self._connection.close()
-        if self._process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=2)
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        self._stderr.close()
+        self._child.close()
 
     def __enter__(self) -> Self:
         return self
@@ -109,18 +99,53 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _ask(self, command: str, *arguments: object) -> Any:
+
+def call_in_fresh_process(source: Source, *, timeout_s: float) -> Any:
+    """Call a function in a process of its own and return what it returned.
+
+    Raises:
+        WorkerError: the function raised, crashed or took longer than ``timeout_s``; the message has the reason.
+    """
+    child = _Child(source.environment, timeout_s)
+    try:
+        return child.ask("invoke", source.factory, dict(source.arguments))
+    finally:
+        child.close()
+
+
+class _Child:
+    """The parent's end of one worker process."""
+
+    def __init__(self, environment: Mapping[str, str], timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        self._process, self._connection = _start(environment, self._stderr)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask(self, command: str, *arguments: object) -> Any:
         try:
             self._connection.send((command, *arguments))
             if not self._connection.poll(self._timeout_s):
                 self._process.kill()
-                raise WorkerError(f"no answer to {command!r} in {self._timeout_s:.0f} s; the worker was stopped")
+                raise WorkerError(f"no answer in {self._timeout_s:.0f} s; the worker was stopped")
             outcome, value = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise WorkerError(self._how_it_died()) from error
         if outcome == "error":
             raise WorkerError(value)
         return value
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.close()
+        if self._process.poll() is None:
+            # A worker that is in the middle of a call does not see the closed connection: nothing is lost by a kill.
+            self._process.kill()
+        self._process.wait()
+        self._stderr.close()
 
     def _how_it_died(self) -> str:
         code = self._process.wait()
@@ -133,13 +158,13 @@ class Worker:
         return f"the worker ended {how}{last}"
 
 
-def _start(source: SessionSource, stderr: Any) -> tuple[subprocess.Popen[bytes], Connection]:
+def _start(environment: Mapping[str, str], stderr: Any) -> tuple[subprocess.Popen[bytes], Connection]:
     key = secrets.token_bytes(16)
-    environment = {**os.environ, **source.environment, _KEY_VARIABLE: key.hex()}
+    variables = {**os.environ, **environment, _KEY_VARIABLE: key.hex()}
     with Listener(authkey=key) as listener:
         command = [sys.executable, "-m", "redline.measurement.worker", str(listener.address)]
         process = subprocess.Popen(
-            command, env=environment, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True
+            command, env=variables, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True
         )
         _die_with_process(listener, process)
         try:
@@ -171,10 +196,13 @@ class _Server:
             raise WorkerError("no session is loaded")
         return self._session
 
-    def load(self, factory: str, arguments: Mapping[str, Any]) -> dict[str, object]:
+    def invoke(self, factory: str, arguments: Mapping[str, Any]) -> Any:
         module, _, function = factory.partition(":")
+        return getattr(importlib.import_module(module), function)(**arguments)
+
+    def load(self, factory: str, arguments: Mapping[str, Any]) -> dict[str, object]:
         before = perf_counter()
-        self._session = getattr(importlib.import_module(module), function)(**arguments)
+        self._session = self.invoke(factory, arguments)
         return {"signature": self.session.signature, "load_s": perf_counter() - before}
 
     def call(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
