@@ -28,7 +28,7 @@ class Row:
     reason: str | None = None
     note: str | None = None
     size_bytes: int | None = None
-    samples_s: tuple[float, ...] = ()
+    windows_s: tuple[tuple[float, ...], ...] = ()
     p50_s: float | None = None
     p90_s: float | None = None
     p99_s: float | None = None
@@ -54,9 +54,14 @@ class Row:
     recommended: bool = False
 
     @property
+    def samples_s(self) -> tuple[float, ...]:
+        """Seconds of every timed call, all rounds one after the other."""
+        return tuple(second for window in self.windows_s for second in window)
+
+    @property
     def samples(self) -> int:
         """How many calls were timed."""
-        return len(self.samples_s)
+        return sum(map(len, self.windows_s))
 
     @property
     def fell_back(self) -> bool:
@@ -205,13 +210,14 @@ def _with_process(row: Row, load: Record | None, memory: Record | None) -> Row:
 
 def _with_latency(row: Row, windows: Windows, baseline: str | None) -> Row:
     mine = windows.get((row.variant, row.batch), {})
-    samples = tuple(second for index in sorted(mine) for second in mine[index])
+    rounds_s = tuple(tuple(mine[index]) for index in sorted(mine))
+    samples = [second for window in rounds_s for second in window]
     if not samples:
         return row
     p50 = percentile(samples, 50)
     row = replace(
         row,
-        samples_s=samples,
+        windows_s=rounds_s,
         p50_s=p50,
         p90_s=percentile(samples, 90),
         p99_s=percentile(samples, 99),

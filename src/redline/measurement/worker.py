@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -129,7 +130,7 @@ class _Child:
         try:
             self._connection.send((command, *arguments))
             if not self._connection.poll(self._timeout_s):
-                self._process.kill()
+                _kill(self._process)
                 raise WorkerError(f"no answer in {self._timeout_s:.0f} s; the worker was stopped")
             outcome, value = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
@@ -143,7 +144,7 @@ class _Child:
             self._connection.close()
         if self._process.poll() is None:
             # A worker that is in the middle of a call does not see the closed connection: nothing is lost by a kill.
-            self._process.kill()
+            _kill(self._process)
         self._process.wait()
         self._stderr.close()
 
@@ -156,6 +157,14 @@ class _Child:
         last = f": {lines[-1]}" if lines else ""
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
         return f"the worker ended {how}{last}"
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    # The whole group: a compiler that the worker started must not outlive it.
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
 
 
 def _start(environment: Mapping[str, str], stderr: Any) -> tuple[subprocess.Popen[bytes], Connection]:

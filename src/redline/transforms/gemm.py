@@ -46,7 +46,7 @@ def _float_graph(weights: np.ndarray) -> tuple[list[NodeProto], dict[str, np.nda
 
 def _integer_graph(weights: np.ndarray) -> tuple[list[NodeProto], dict[str, np.ndarray]]:
     weight_scale = np.float32(np.abs(weights).max() / 127)
-    constants = {
+    constants: dict[str, np.ndarray] = {
         "w_q": np.clip(np.round(weights / weight_scale), -127, 127).astype(np.int8),
         "w_scale": np.asarray(weight_scale),
         "w_zero": np.asarray(0, np.int8),
