@@ -15,8 +15,7 @@ from redline.core.tensor import Array, Dim, Signature
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 SMALLEST_SIDE_PX = 8
 
-# MPO is what several phones call a JPEG that holds two pictures.
-_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 
 def prepare(image: Image.Image, preprocess: Preprocess) -> Array:
