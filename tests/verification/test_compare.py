@@ -105,15 +105,15 @@ def test_output_names_and_counts():
 @pytest.mark.parametrize(
     ("candidate", "words"),
     [
-        (logits(classes=4), r"got shape \(4,\), expected \(5,\)"),
-        (logits(count=3), r"got \(3,\) rows"),
+        (logits(classes=4), "got shape (4,), expected (5,)"),
+        (logits(count=3), "got (3,) rows"),
         (logits().astype(np.int64), "got dtype int64, expected float32"),
     ],
 )
 def test_mismatch_is_reported(candidate: Array, words: str):
-    with pytest.raises(AssertionError, match=words):
-        agreement = compare_outputs({"y": logits()}, {"y": candidate})
-        assert not agreement.reason, agreement.reason
+    agreement = compare_outputs({"y": logits()}, {"y": candidate})
+    assert not agreement.passed
+    assert words in str(agreement.reason)
 
 
 def test_float_width_is_a_note():
