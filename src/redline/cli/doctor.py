@@ -1,0 +1,76 @@
+"""``redline doctor``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.markup import escape
+from rich.table import Table
+
+from redline.cli.common import JsonFlag, console, print_json
+
+if TYPE_CHECKING:
+    from redline.commands.doctor import Diagnosis, Finding
+
+_MARKS = {
+    "ok": "[green]yes[/]",
+    "missing": "[dim]no[/]",
+    "broken": "[red]broken[/]",
+    "unusable": "[yellow]no[/]",
+}
+_GROUPS = {"runtime": "Runtimes", "tool": "Tools", "models": "Model sources (optional)"}
+
+
+def doctor_command(*, json: JsonFlag = False) -> None:
+    """What can run on this machine, and what to type where something cannot.
+
+    Example: `redline doctor`
+    """
+    from redline.commands.doctor import doctor
+
+    diagnosis = doctor()
+    if json:
+        print_json(diagnosis.to_json())
+    else:
+        _print(diagnosis)
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    for line in machine_lines(diagnosis):
+        console.print(line, soft_wrap=True)
+    for group, title in _GROUPS.items():
+        table = Table(
+            title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False
+        )
+        for finding in diagnosis.findings:
+            if finding.group == group:
+                table.add_row(_MARKS[finding.status], finding.title, finding.version or "", _words(finding))
+        console.print()
+        console.print(table)
+
+
+def machine_lines(diagnosis: Diagnosis) -> list[str]:
+    """The machine in a few lines of rich markup."""
+    environment = diagnosis.environment
+    limit = "" if environment.container_cpu_limit is None else f" (container: {environment.container_cpu_limit:g})"
+    memory = f"{environment.memory_bytes / 2**30:.1f} GiB"
+    if environment.container_memory_bytes is not None:
+        memory += f" (container: {environment.container_memory_bytes / 2**30:.1f} GiB)"
+    cores = f"{diagnosis.cores_usable} of {environment.cores_logical} cores usable{limit}"
+    lines = [
+        f"[bold]{escape(environment.cpu)}[/], {cores}, {memory}{', virtual machine' if environment.hypervisor else ''}",
+        f"{escape(environment.os)}, {escape(environment.kernel or '')}, Python {environment.python}",
+    ]
+    if environment.governor and environment.governor != "performance":
+        lines.append(f"[yellow]CPU governor is {environment.governor}[/]: timings drift; set it to performance")
+    for ability in diagnosis.abilities:
+        mark = "[green]yes[/]" if ability.available else "[yellow]no [/]"
+        lines.append(f"{ability.name} {mark} {escape(ability.text)}")
+    lines += [f"GPU: {escape(gpu)}" for gpu in diagnosis.gpus] or ["GPU: no NVIDIA GPU was found"]
+    return lines
+
+
+def _words(finding: Finding) -> str:
+    parts = [part for part in (finding.device, finding.detail) if part]
+    fix = [f"[bold]{escape(finding.fix)}[/]"] if finding.fix else []
+    return ": ".join([escape("; ".join(parts)), *fix]) if parts else "".join(fix)

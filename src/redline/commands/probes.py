@@ -1,0 +1,182 @@
+"""What an installed package can do here; each function runs in a process of its own, which a broken wheel may kill.
+
+``python -m redline.commands.probes NAME`` prints one line of JSON behind :data:`MARK`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Callable
+from importlib import import_module
+from typing import TypedDict
+
+MARK = "redline-probe:"
+
+
+class Answer(TypedDict):
+    """What a probe found; ``problem`` is why it cannot be used although it is installed."""
+
+    name: str
+    version: str
+    device: str | None
+    detail: str | None
+    problem: str | None
+    fix: str | None
+
+
+def answer(
+    name: str,
+    version: object,
+    *,
+    device: str | None = None,
+    detail: str | None = None,
+    problem: str | None = None,
+    fix: str | None = None,
+) -> Answer:
+    """An answer with what was not said left empty."""
+    return Answer(name=name, version=str(version), device=device, detail=detail, problem=problem, fix=fix)
+
+
+def probe_torch() -> list[Answer]:
+    """PyTorch eager, torch.compile and TorchScript, with one import."""
+    import torch
+
+    device = "CPU"
+    if torch.cuda.is_available():
+        device = f"{torch.cuda.get_device_name()}, CPU"
+    threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()} kernels"
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++", "c++")), None)
+    return [
+        answer("torch-eager", torch.__version__, device=device, detail=threads),
+        answer(
+            "torch-compile",
+            torch.__version__,
+            device=device,
+            detail=f"C++ compiler {compiler}",
+            problem=None if compiler else "no C++ compiler was found, which it needs for the CPU",
+            fix="install g++ (Debian: apt install g++), or set CXX",
+        ),
+        answer("torchscript", torch.__version__, device=device),
+    ]
+
+
+def probe_onnxruntime() -> list[Answer]:
+    """ONNX Runtime and its execution providers."""
+    import onnxruntime
+
+    providers = [name.removesuffix("ExecutionProvider") for name in onnxruntime.get_available_providers()]
+    return [answer("onnxruntime", onnxruntime.__version__, device=", ".join(providers))]
+
+
+def probe_openvino() -> list[Answer]:
+    """OpenVINO, its devices and the precision that it takes when nobody asks."""
+    import openvino
+
+    core = openvino.Core()
+    hint = core.get_property("CPU", "INFERENCE_PRECISION_HINT").to_string()
+    names = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "dynamic": "dynamic"}
+    detail = f"computes in {names.get(hint, hint)} by default"
+    return [
+        answer("openvino", openvino.__version__.split("-")[0], device=", ".join(core.available_devices), detail=detail)
+    ]
+
+
+def probe_nncf() -> list[Answer]:
+    """NNCF, which quantizes for OpenVINO."""
+    import nncf
+
+    return [answer("nncf", nncf.__version__)]
+
+
+def probe_tensorrt() -> list[Answer]:
+    """TensorRT."""
+    tensorrt = import_module("tensorrt")
+    tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
+    return [answer("tensorrt", tensorrt.__version__, device="CUDA")]
+
+
+def probe_tensorrt_rtx() -> list[Answer]:
+    """TensorRT for RTX."""
+    tensorrt_rtx = import_module("tensorrt_rtx")
+    tensorrt_rtx.Builder(tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR))
+    return [answer("tensorrt-rtx", tensorrt_rtx.__version__, device="CUDA")]
+
+
+def probe_torch_tensorrt() -> list[Answer]:
+    """Torch-TensorRT."""
+    torch_tensorrt = import_module("torch_tensorrt")
+    return [answer("torch-tensorrt", torch_tensorrt.__version__, device="CUDA")]
+
+
+def probe_onnxoptimizer() -> list[Answer]:
+    """The optimizer of the ONNX project and how many passes it has."""
+    import onnxoptimizer
+
+    passes = len(onnxoptimizer.get_available_passes())
+    return [answer("onnxoptimizer", onnxoptimizer.__version__, detail=f"{passes} passes")]
+
+
+def probe_onnxslim() -> list[Answer]:
+    """OnnxSlim."""
+    import onnxslim
+
+    return [answer("onnxslim", onnxslim.__version__)]
+
+
+def probe_onnxscript() -> list[Answer]:
+    """onnxscript, which torch.onnx.export needs."""
+    import onnxscript
+
+    return [answer("onnxscript", onnxscript.__version__)]
+
+
+def probe_altair() -> list[Answer]:
+    """Altair and vl-convert, which draw the report's plots."""
+    altair, vl_convert = import_module("altair"), import_module("vl_convert")
+    return [answer("altair", altair.__version__, detail=f"vl-convert {vl_convert.__version__}")]
+
+
+def probe_torchvision() -> list[Answer]:
+    """torchvision, the source of ``torchvision:NAME`` models."""
+    import torchvision
+
+    return [answer("torchvision", torchvision.__version__)]
+
+
+def probe_timm() -> list[Answer]:
+    """timm, the source of ``timm:NAME`` models."""
+    import timm
+
+    return [answer("timm", timm.__version__)]
+
+
+PROBES: dict[str, Callable[[], list[Answer]]] = {
+    "torch": probe_torch,
+    "onnxruntime": probe_onnxruntime,
+    "openvino": probe_openvino,
+    "nncf": probe_nncf,
+    "tensorrt": probe_tensorrt,
+    "tensorrt_rtx": probe_tensorrt_rtx,
+    "torch_tensorrt": probe_torch_tensorrt,
+    "onnxoptimizer": probe_onnxoptimizer,
+    "onnxslim": probe_onnxslim,
+    "onnxscript": probe_onnxscript,
+    "altair": probe_altair,
+    "torchvision": probe_torchvision,
+    "timm": probe_timm,
+}
+
+
+def main(name: str) -> None:
+    """Run one probe and print its answers."""
+    warnings.simplefilter("ignore")
+    sys.stdout.write(f"\n{MARK}{json.dumps(PROBES[name]())}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

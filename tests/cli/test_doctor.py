@@ -1,0 +1,108 @@
+import json
+import sys
+
+import pytest
+
+from redline.cli.doctor import doctor_command, machine_lines
+from redline.commands import doctor as subject
+from redline.commands.doctor import Diagnosis, Probed, abilities, doctor, run_probe
+from redline.commands.probes import PROBES, answer
+
+
+def working(name: str) -> Probed:
+    names = [one.name for one in subject.SUBJECTS if one.probe == name]
+    return Probed(tuple(answer(one, "1.2.3", device="CPU") for one in names))
+
+
+def by_name(diagnosis: Diagnosis) -> dict[str, subject.Finding]:
+    return {finding.name: finding for finding in diagnosis.findings}
+
+
+def test_every_subject_has_a_probe():
+    assert {one.probe for one in subject.SUBJECTS} == set(PROBES)
+
+
+def test_what_works_is_ok_and_the_document_is_json():
+    diagnosis = doctor(prober=working)
+    assert {finding.status for finding in diagnosis.findings} == {"ok"}
+    document = json.loads(json.dumps(diagnosis.to_json(), allow_nan=False))
+    assert document["findings"][0]["version"] == "1.2.3"
+    assert any("cores usable" in line for line in machine_lines(diagnosis))
+
+
+def test_a_broken_wheel_is_explained():
+    def broken(name: str) -> Probed:
+        if name == "torchvision":
+            return Probed(problem="RuntimeError: operator torchvision::nms does not exist")
+        return Probed(problem="ImportError: libfoo.so") if name == "timm" else working(name)
+
+    found = by_name(doctor(prober=broken))
+    assert found["torchvision"].status == "broken"
+    assert "CUDA build" in str(found["torchvision"].detail)
+    assert "--index-url" in str(found["torchvision"].fix)
+    assert "libfoo" in str(found["timm"].detail)
+
+
+def test_no_compiler_is_unusable_with_a_fix():
+    def without(name: str) -> Probed:
+        return Probed((answer("torch-compile", "2", problem="no C++ compiler was found", fix="install g++"),))
+
+    found = by_name(doctor(prober=without))["torch-compile"]
+    assert (found.status, found.fix) == ("unusable", "install g++")
+
+
+def test_not_installed_says_what_to_type(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(subject, "find_spec", lambda name: None)
+    monkeypatch.setattr(subject, "find_gpus", tuple)
+    found = by_name(doctor())
+    assert found["openvino"].fix == "pip install 'redline[openvino]'"
+    assert found["openvino"].status == "missing"
+    assert "NVIDIA GPU" in str(found["tensorrt"].detail)
+    monkeypatch.setattr(subject, "find_gpus", lambda: ("NVIDIA X",))
+    assert by_name(doctor())["tensorrt"].fix == "pip install tensorrt"
+
+
+def test_a_probe_that_fails_is_contained(monkeypatch: pytest.MonkeyPatch):
+    assert run_probe("onnxruntime").answers[0]["name"] == "onnxruntime"
+    assert "ModuleNotFoundError" in str(run_probe("tensorrt_rtx").problem) or run_probe("tensorrt_rtx").answers
+    assert "did not end" in str(run_probe("onnxruntime", timeout_s=0.01).problem)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert "exit code 1" in str(run_probe("onnxruntime").problem)
+
+
+def test_a_probe_that_crashes_is_named(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    script = tmp_path / "crash"
+    script.write_text("#!/bin/sh\nkill -SEGV $$\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    assert "SIGSEGV" in str(run_probe("onnxruntime").problem)
+
+
+@pytest.mark.parametrize(
+    ("flags", "have"),
+    [
+        (("avx2", "avx512f", "avx512_vnni", "avx512_bf16"), {"FP32", "INT8", "BF16"}),
+        (("avx2",), {"FP32"}),
+        (("asimd", "asimddp", "asimdhp"), {"FP32", "INT8", "FP16"}),
+        ((), set()),
+    ],
+)
+def test_abilities_in_words(flags: tuple[str, ...], have: set[str]):
+    found = abilities(flags)
+    assert {ability.name for ability in found if ability.available} == have
+    if "avx2" in flags:
+        assert "run as FP32 with casts" in found[-1].text
+
+
+def test_command_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    diagnosis = doctor(prober=working)
+    monkeypatch.setattr(subject, "doctor", lambda: diagnosis)
+    doctor_command(json=True)
+    assert json.loads(capsys.readouterr().out)["findings"]
+    doctor_command()
+    assert "ONNX Runtime" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_this_machine():
+    assert by_name(doctor())["onnxruntime"].status == "ok"
