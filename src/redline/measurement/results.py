@@ -1,9 +1,11 @@
 """The results file: one JSON object a line, appended and flushed to disk, readable after any interruption.
 
 Format 1. ``kind`` says what a line is: ``run`` (first line: model, settings, data, environment), ``ceiling`` and
-``bandwidth`` (what this machine could do), ``artifact`` (a file that was made), ``variant`` (one way to run the
-model), ``agreement`` (does it answer as the reference does), ``load``, ``samples`` (raw seconds of one window of one
-round), ``memory``, ``failed``, ``skipped`` and, last, ``conclusion``. Units are in the names.
+``bandwidth`` (what this machine could do), ``macs`` (what one sample asks of it), ``dependence`` (do the reference's
+answers depend on its input), ``artifact`` (a file that was made), ``variant`` (one way to run the model),
+``agreement`` (does it answer as the reference does), ``load``, ``samples`` (raw seconds of one window of one round),
+``memory``, ``failed``, ``retry`` (a resumed run forgets the failures so far), ``skipped`` and, last, ``conclusion``.
+Units are in the names.
 """
 
 from __future__ import annotations

@@ -50,6 +50,7 @@ class Row:
     gate_reason: str | None = None
     share_of_limit: float | None = None
     limit_by: Literal["compute", "memory"] | None = None
+    control: bool = False
     pareto: bool = False
     recommended: bool = False
 
@@ -106,11 +107,13 @@ def summarize(records: Sequence[Record]) -> Study:
     limit = Limit(
         gflops=ceilings,
         gbytes_per_s=bandwidth,
-        macs_per_sample=run["model"].get("macs_per_sample"),
+        macs_per_sample=by_kind["macs"][-1]["macs_per_sample"] if by_kind["macs"] else None,
         weight_count=run["model"].get("parameters"),
     )
     windows = _windows(by_kind["samples"])
-    latest = {kind: {r["variant"]: r for r in by_kind[kind]} for kind in ("agreement", "load", "memory", "failed")}
+    run = _with_dependence(run, by_kind["dependence"])
+    latest = {kind: {r["variant"]: r for r in by_kind[kind]} for kind in ("agreement", "load", "failed")}
+    latest["memory"] = {f"{r['variant']} {r['batch']}": r for r in by_kind["memory"]}
     skipped = {record["variant"]: record for record in by_kind["skipped"]}
     settings = run["settings"]
     rows = [
@@ -125,16 +128,26 @@ def summarize(records: Sequence[Record]) -> Study:
         ceilings=ceilings,
         bandwidth=bandwidth,
         conclusion=conclusion,
-        warnings=_warnings(run),
+        warnings=_warnings(run, rows),
     )
 
 
 def _by_kind(records: Iterable[Record]) -> dict[str, list[Record]]:
-    kinds = ("run", "ceiling", "bandwidth", "artifact", "variant", "agreement", "load", "samples", "memory")
-    found: dict[str, list[Record]] = {kind: [] for kind in (*kinds, "failed", "skipped", "conclusion")}
+    kinds = ("run", "ceiling", "bandwidth", "artifact", "variant", "agreement", "load", "samples", "memory", "macs")
+    found: dict[str, list[Record]] = {kind: [] for kind in (*kinds, "dependence", "failed", "skipped", "conclusion")}
     for record in records:
         found.setdefault(record["kind"], []).append(record)
+        if record["kind"] == "retry":
+            found["failed"] = [failure for failure in found["failed"] if failure["variant"] != record["variant"]]
     return found
+
+
+def _with_dependence(run: Record, found: Sequence[Record]) -> Record:
+    if not found:
+        return run
+    warnings = [text for text in (run["data"].get("warning"), found[-1]["warning"]) if text]
+    told = {"depends_on_input": found[-1]["depends_on_input"], "warning": "; ".join(warnings) or None}
+    return {**run, "data": {**run["data"], **told}}
 
 
 def _unique(variants: Iterable[Record]) -> list[Record]:
@@ -172,11 +185,12 @@ def _row(
         batch=batch,
         size_bytes=variant.get("size_bytes"),
         note=variant.get("note"),
+        control=variant.get("control", False),
     )
     if name in skipped:
         return replace(row, status="skipped", reason=skipped[name]["reason"])
     row = _with_agreement(row, latest["agreement"].get(name))
-    row = _with_process(row, latest["load"].get(name), latest["memory"].get(name))
+    row = _with_process(row, latest["load"].get(name), latest["memory"].get(f"{name} {batch}"))
     failure = latest["failed"].get(name)
     if failure and failure.get("batch") in (None, batch):
         return replace(row, status="failed", reason=f"{failure['stage']}: {failure['reason']}")
@@ -253,6 +267,16 @@ def _mark(row: Row, conclusion: Record | None) -> Row:
     )
 
 
-def _warnings(run: Record) -> tuple[str, ...]:
+def _warnings(run: Record, rows: Iterable[Row]) -> tuple[str, ...]:
     told = [run["data"].get("warning"), run["environment"].get("noise", {}).get("warning")]
+    told += [_about_control(row) for row in rows if row.control]
     return tuple(text for text in told if text)
+
+
+def _about_control(row: Row) -> str | None:
+    if row.speedup is None or row.verdict not in ("faster", "slower"):
+        return None
+    return (
+        f"the control (the baseline entered a second time) came out {row.verdict} by {abs(row.speedup - 1):.1%} at "
+        f"batch {row.batch}: differences of that size mean nothing in this run"
+    )

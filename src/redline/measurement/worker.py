@@ -76,6 +76,10 @@ class Worker:
         """Run once in the worker."""
         return cast("dict[str, Array]", self._child.ask("call", dict(inputs)))
 
+    def attribute(self, name: str) -> Any:
+        """An attribute of the worker's session, copied."""
+        return self._child.ask("attribute", name)
+
     def prepare(self, batch: int, inputs: Sequence[Mapping[str, Array]], *, limit_s: float = 3.0) -> WarmUp:
         """Send the inputs that :meth:`time` will use under the name ``batch``, and warm up on them."""
         with self._watch.polling():
@@ -213,6 +217,9 @@ class _Server:
         before = perf_counter()
         self._session = self.invoke(factory, arguments)
         return {"signature": self.session.signature, "load_s": perf_counter() - before}
+
+    def attribute(self, name: str) -> Any:
+        return getattr(self.session, name)
 
     def call(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self.session(inputs)

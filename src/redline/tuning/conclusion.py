@@ -18,7 +18,7 @@ def conclude(study: Study, *, batch: int, objective: Objective) -> dict[str, Any
         batch: The batch size that the recommendation is for.
         objective: What was asked for.
     """
-    rows = [row for row in study.rows if row.batch == batch]
+    rows = [row for row in study.rows if row.batch == batch and not row.control]
     best = recommend(rows, objective)
     proves = study.run["data"]["depends_on_input"] is not False
     sentences = _recommendation(best, rows, study, objective) if best else [_nothing(rows)]
@@ -95,8 +95,12 @@ def _cost(best: Row, baseline: Row | None, study: Study) -> str:
 def _change(what: str, value: int | None, reference: int | None) -> str:
     if value is None:
         return f"{what} was not measured"
-    text = f"{what} {value / 1e6:.1f} MB"
-    return text if not reference or reference == value else f"{text} (from {reference / 1e6:.1f})"
+    text = f"{what} {_bytes(value)}"
+    return text if not reference or reference == value else f"{text} (from {_bytes(reference)})"
+
+
+def _bytes(value: int) -> str:
+    return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
 
 
 def _runner_up(best: Row, rows: Sequence[Row]) -> str:

@@ -15,7 +15,9 @@ def pareto_front(rows: Sequence[Row]) -> tuple[str, ...]:
     Only variants that ran and passed the gate take part. Accuracy is the drop against the reference where labels are
     known, else the share of answers that changed, else the error.
     """
-    candidates = [row for row in rows if row.status == "ok" and row.passed and row.p50_s is not None]
+    candidates = [
+        row for row in rows if row.status == "ok" and row.passed and row.p50_s is not None and not row.control
+    ]
     front = [row for row in candidates if not any(_dominates(other, row) for other in candidates)]
     return tuple(row.variant for row in sorted(front, key=lambda row: row.p50_s or 0.0))
 
@@ -23,8 +25,8 @@ def pareto_front(rows: Sequence[Row]) -> tuple[str, ...]:
 def recommend(rows: Sequence[Row], objective: Objective) -> Row | None:
     """The best variant for the objective among those on the front, or None where none passed the gate.
 
-    For latency and throughput, variants whose confidence interval against the fastest holds 1 are equals, and the
-    one that changes fewest answers is taken, then the one that needs the least memory.
+    For latency and throughput, variants within 5 % of the fastest whose confidence interval against it holds 1 are
+    equals; of those the one that changes fewest answers is taken, then the one that needs the least memory.
     """
     front = set(pareto_front(rows))
     candidates = [row for row in rows if row.variant in front]
@@ -62,7 +64,7 @@ def _dominates(a: Row, b: Row) -> bool:
 
 
 def _no_difference(fastest: Row, other: Row) -> bool:
-    if not fastest.windows_s or not other.windows_s:
+    if (other.p50_s or 0.0) > 1.05 * (fastest.p50_s or 0.0):
         return False
     ratio = speedup(fastest.windows_s, other.windows_s)
     return ratio is not None and ratio.verdict == "no difference"

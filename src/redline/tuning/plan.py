@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from redline.core.artifact import Argument
@@ -44,6 +44,7 @@ class Variant:
         file: The file step whose file it runs; None for PyTorch's own module.
         options: Of the backend, or of the torch session (``mode``, ``dtype``).
         note: What a reader should know beforehand.
+        control: The baseline entered a second time, to show what a difference of nothing looks like in this run.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Variant:
     file: str | None = None
     options: Mapping[str, Argument] = field(default_factory=dict)
     note: str | None = None
+    control: bool = False
 
 
 FILES: tuple[FileStep, ...] = (
@@ -154,6 +156,26 @@ VARIANTS: tuple[Variant, ...] = (
         file="int8_nncf",
     ),
 )
+AUTO_FILE = FileStep(
+    name="int8_auto", suffix="_int8_auto.onnx", parent="optimized", title="find the layers that must stay in float"
+)
+#: Tried only where static INT8 was measured to change too many answers.
+AUTO: tuple[Variant, ...] = (
+    Variant(
+        name="onnxruntime-int8-auto",
+        title="ONNX Runtime INT8, sensitive layers in float",
+        runtime="onnxruntime",
+        requested="int8",
+        file="int8_auto",
+    ),
+    Variant(
+        name="openvino-int8-auto",
+        title="OpenVINO INT8, sensitive layers in float",
+        runtime="openvino",
+        requested="int8",
+        file="int8_auto",
+    ),
+)
 BASELINE, BASELINE_WITHOUT_TORCH = "torch-eager-fp32", "onnxruntime-fp32"
 
 
@@ -167,6 +189,16 @@ def files_of(variants: tuple[Variant, ...], *, have_torch: bool) -> tuple[FileSt
             needed.add(name)
             name = by_name[name].parent
     return tuple(step for step in FILES if step.name in needed and (have_torch or step.name != "exported"))
+
+
+def with_control(variants: tuple[Variant, ...], baseline: str) -> tuple[Variant, ...]:
+    """The variants and, after the baseline, the baseline once more."""
+    found: list[Variant] = []
+    for variant in variants:
+        found.append(variant)
+        if variant.name == baseline:
+            found.append(replace(variant, name=f"{baseline}-control", title=f"{variant.title}, again", control=True))
+    return tuple(found)
 
 
 def choose_variants(names: tuple[str, ...]) -> tuple[Variant, ...]:

@@ -1,0 +1,245 @@
+"""The steps of a tune, each a function of paths and plain values, so that each can run in a process of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from redline.core.artifact import Argument, OnnxModel
+from redline.core.errors import DataError
+from redline.core.preprocess import Preprocess
+from redline.core.samples import Samples
+from redline.core.tensor import Signature
+
+
+def describe_torch(ref: Mapping[str, Any], weights_file: str) -> dict[str, Any]:
+    """Load a PyTorch model, save its weights once, and say what it is.
+
+    A factory may draw its weights at random: from here on every process loads ``weights_file``. Where that is there
+    already (a resumed run) it is loaded and not written.
+    """
+    from redline.models.eager import load_weights, save_weights, signature_of
+    from redline.models.load import ModelRef, load_model
+
+    model = load_model(ModelRef.from_json(ref))
+    path = Path(weights_file)
+    if not model.from_file:
+        if path.exists():
+            load_weights(model, path)
+        else:
+            save_weights(model, path)
+    return {
+        "signature": signature_of(model).to_json(),
+        "parameters": model.parameters,
+        "preprocess": model.preprocess.to_json() if model.preprocess else None,
+        "asset": model.asset,
+        "class_names": list(model.class_names) if model.class_names else None,
+        "from_file": model.from_file,
+        "notes": list(model.notes),
+    }
+
+
+def describe_onnx(path: str) -> dict[str, Any]:
+    """Say what an ONNX file is, in the terms of :func:`describe_torch`."""
+    from redline.formats.onnx_file import describe, load_proto
+
+    proto = load_proto(Path(path))
+    model = describe(Path(path), proto)
+    return {
+        "signature": model.signature.to_json(),
+        "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
+        "preprocess": None,
+        "asset": None,
+        "class_names": None,
+        "from_file": True,
+        "notes": [],
+    }
+
+
+def export(ref: Mapping[str, Any], weights_file: str | None, out: str, opset: int | None) -> dict[str, Any]:
+    """PyTorch to ONNX with a dynamic batch, compared with PyTorch's answers."""
+    from redline.commands.export import export_model
+    from redline.models.eager import load_weights
+    from redline.models.load import ModelRef, load_model
+    from redline.transforms.export import ExportOptions
+
+    model = load_model(ModelRef.from_json(ref))
+    if weights_file is not None and not model.from_file:
+        load_weights(model, Path(weights_file))
+    batch: Any = "dynamic" if model.fixed_batch is None else model.fixed_batch
+    return artifact_record(export_model(model, Path(out), ExportOptions(batch=batch, opset=opset)).model)
+
+
+def optimize(model: str, out: str) -> dict[str, Any]:
+    """The default graph passes, each checked."""
+    from redline.commands.optimize import optimize as optimize_command
+
+    return artifact_record(optimize_command(Path(model), Path(out)).model)
+
+
+def fp16(model: str, out: str) -> dict[str, Any]:
+    """Weights and arithmetic in half precision, float32 inputs and outputs."""
+    from redline.transforms.half import to_half
+
+    return artifact_record(to_half(_read(model), Path(out)))
+
+
+def int8_dynamic(model: str, out: str) -> dict[str, Any]:
+    """Dynamic INT8 in the form that ONNX Runtime runs fast."""
+    from redline.transforms.quantize import quantize_dynamic
+
+    return artifact_record(quantize_dynamic(_read(model), Path(out)))
+
+
+def int8_static(model: str, out: str, samples: str, method: str) -> dict[str, Any]:
+    """Static Q/DQ INT8, calibrated on real samples."""
+    from redline.transforms.quantize import StaticOptions, quantize_static
+
+    options = StaticOptions(method=cast("Any", method))
+    return artifact_record(quantize_static(_read(model), Path(out), load_arrays(samples), options))
+
+
+def int8_auto(
+    model: str, out: str, calibration: str, verification: str, min_agreement: float, max_accuracy_drop: float
+) -> dict[str, Any]:
+    """Static INT8 with the fewest layers in floating point that the accuracy gate needs.
+
+    The layers are chosen on one half of the verification samples and never on those that are reported.
+    """
+    from redline.commands.quantize import agreement_gate
+    from redline.transforms.quantize import StaticOptions
+    from redline.transforms.quantize_auto import quantize_auto
+    from redline.verification.compare import Gate
+
+    gate = Gate(min_agreement=min_agreement, max_accuracy_drop=max_accuracy_drop)
+    source = _read(model)
+    result = quantize_auto(
+        source,
+        Path(out),
+        load_arrays(calibration),
+        StaticOptions(),
+        agreement_gate(source, load_arrays(verification), gate),
+    )
+    return {**artifact_record(result.model), "kept_in_float": list(result.kept)}
+
+
+def int8_nncf(model: str, out: str, samples: str) -> dict[str, Any]:
+    """INT8 by NNCF, for OpenVINO."""
+    from redline.transforms.nncf_int8 import quantize_nncf
+
+    return artifact_record(quantize_nncf(_read(model), Path(out), load_arrays(samples)))
+
+
+def compile_engine(model: str, backend: str, options: Mapping[str, Argument], directory: str) -> dict[str, Any]:
+    """Compile a model file; the layers are those that the runtime made of it."""
+    from redline.backends import load_backend
+
+    engine = load_backend(backend, options).compile(_read(model), Path(directory))
+    return {"engine": str(engine.path), "layers": [list(pair) for pair in engine.layers.counts]}
+
+
+def macs(model: str) -> int:
+    """Multiply-adds of one sample."""
+    from redline.transforms.macs import count_macs
+
+    source = _read(model)
+    batch = source.signature.fixed_batch or 1
+    return count_macs(source, batch_size=batch).total // batch
+
+
+def gemm(out: str, size: int, precision: str) -> str:
+    """Write the matrix product that measures this machine's peak rate."""
+    from redline.transforms.gemm import write_gemm
+
+    return str(write_gemm(Path(out), size=size, precision=cast("Any", precision)).path)
+
+
+def artifact_record(model: OnnxModel) -> dict[str, Any]:
+    """The ``artifact`` record of a model file; the caller adds its name and makes the path relative."""
+    return {
+        "kind": "artifact",
+        "path": str(model.path),
+        "sha256": model.sha256,
+        "size_bytes": model.size_bytes,
+        "layers": [list(pair) for pair in model.layers.counts],
+        "opset": model.opset,
+        "provenance": [step.to_json() for step in model.provenance],
+    }
+
+
+def prepare_samples(
+    description: Mapping[str, Any],
+    data: str | None,
+    labels: str | None,
+    counts: tuple[int, int],
+    seed: int,
+) -> tuple[Samples, Samples, str | None]:
+    """Samples to calibrate on, others to verify on, and a warning where they are not real.
+
+    Args:
+        description: Of the model, from :func:`describe_torch` or :func:`describe_onnx`.
+        data: Folder of images or array file; None takes what ships with the model, else random numbers.
+        labels: CSV file of labels.
+        counts: How many to calibrate on and to verify on, at most.
+        seed: Of the split, and of random numbers.
+    """
+    from redline.data.images import infer_preprocess
+    from redline.data.sources import load_asset, load_samples
+    from redline.data.synthetic import synthetic_samples
+
+    signature = Signature.from_json(description["signature"])
+    preprocess = Preprocess.from_json(description["preprocess"]) if description["preprocess"] else None
+    classes: Sequence[str] | None = description["class_names"]
+    if data is not None:
+        samples = load_samples(
+            Path(data),
+            signature,
+            preprocess or infer_preprocess(signature),
+            labels=Path(labels) if labels else None,
+            classes=classes,
+            limit=sum(counts),
+        )
+        calibration, verification = samples.split(counts[0], seed=seed)
+        return calibration, verification, None
+    if labels is not None:
+        raise DataError(f"got labels in {labels} without the images; give the folder with --data")
+    if description["asset"] and preprocess:
+        name = signature.inputs[0].name
+        calibration, verification = load_asset(description["asset"], preprocess, input_name=name)
+        return _first(calibration, counts[0]), _first(verification, counts[1]), None
+    warning = "inputs are random numbers (no --data was given): speed is real, agreement and accuracy prove little"
+    samples = synthetic_samples(signature, sum(counts) // 4, seed=seed)
+    return (*samples.split(counts[0] // 4, seed=seed), warning)
+
+
+def save_arrays(samples: Samples, path: Path) -> None:
+    """Write samples for another process."""
+    labels = {} if samples.labels is None else {"labels": samples.labels}
+    arrays: dict[str, Any] = {f"input {name}": array for name, array in samples.inputs.items()} | labels
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_arrays(path: str) -> Samples:
+    """The inverse of :func:`save_arrays`; the names of the samples are numbers."""
+    with np.load(path, allow_pickle=False) as file:
+        inputs = {name.removeprefix("input "): file[name] for name in file.files if name.startswith("input ")}
+        labels = file["labels"] if "labels" in file.files else None
+    count = len(next(iter(inputs.values()))) if inputs else 1
+    return Samples(inputs=inputs, labels=labels, names=tuple(map(str, range(count))), source=Path(path).name)
+
+
+def _first(samples: Samples, count: int) -> Samples:
+    if len(samples) <= count:
+        return samples
+    kept, _ = samples.split(count, seed=0) if count <= len(samples) // 2 else (samples, samples)
+    return kept
+
+
+def _read(path: str) -> OnnxModel:
+    from redline.formats.onnx_file import read_onnx
+
+    return read_onnx(Path(path))

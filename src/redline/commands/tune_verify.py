@@ -1,0 +1,191 @@
+"""Open every variant in a worker of its own and verify that it answers as the reference does."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, Self
+
+from redline.commands.tune_files import STEPS, Files
+from redline.commands.tune_job import TuneJob
+from redline.core.artifact import Layers, Precision
+from redline.core.errors import RedlineError, WorkerError
+from redline.core.host import cpu_info
+from redline.core.tensor import Array
+from redline.measurement.worker import Source, Worker, call_in_fresh_process
+from redline.tuning.plan import Variant
+from redline.verification.compare import Gate, compare_outputs, outputs_of
+from redline.verification.dependence import dependence
+
+_VERIFY_S = 6.0
+_COARSENESS: tuple[Precision, ...] = ("none", "fp32", "tf32", "fp16", "bf16", "fp8", "int8")
+Outputs = dict[str, Array]
+
+
+class Opened:
+    """The workers that are open, by variant, and the answers of the reference."""
+
+    def __init__(self) -> None:
+        self.workers: dict[str, Worker] = {}
+        self.reference: Outputs | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+    def drop(self, name: str) -> None:
+        """Close one."""
+        worker = self.workers.pop(name, None)
+        if worker is not None:
+            worker.close()
+
+
+def open_variants(job: TuneJob, files: Files, variants: tuple[Variant, ...], opened: Opened) -> None:
+    """Open a worker for each variant that loads and answers, and verify it; record the others with the reason.
+
+    The baseline is opened first: its answers are the reference.
+    """
+    for variant in sorted(variants, key=lambda v: v.name != job.baseline):
+        job.progress.say(f"verify {variant.title}")
+        reason = _not_here(variant)
+        if reason:
+            _record_variant(job, variant, None, files)
+            job.journal.append({"kind": "skipped", "variant": variant.name, "reason": reason})
+        elif variant.file and variant.file not in files:
+            _record_variant(job, variant, None, files)
+        else:
+            _open(job, variant, files, opened)
+        job.progress.advance(_VERIFY_S, f"verify {variant.title}")
+
+
+def _not_here(variant: Variant) -> str | None:
+    packages = {"onnxruntime": "cpu", "openvino": "openvino", "torch": "torch"}
+    if variant.runtime in packages and find_spec(variant.runtime) is None:
+        return f"{variant.runtime} is not installed; type: pip install 'redline[{packages[variant.runtime]}]'"
+    if variant.file == "int8_nncf" and find_spec("nncf") is None:
+        return "nncf is not installed; type: pip install 'redline[openvino]'"
+    if variant.requested == "bf16" and not any("bf16" in flag for flag in cpu_info()[1]):
+        return "this CPU has no bf16 arithmetic"
+    return None
+
+
+def _open(job: TuneJob, variant: Variant, files: Files, opened: Opened) -> None:
+    stage = "build"
+    try:
+        source, layers = _source(job, variant, files)
+        worker = opened.workers[variant.name] = Worker(source)
+        if variant.runtime == "torch":
+            layers = worker.attribute("layers")
+        _record_variant(job, variant, layers, files)
+        stage = "verify"
+        _verify(job, variant, layers, opened)
+    except RedlineError as error:
+        opened.drop(variant.name)
+        _record_variant(job, variant, None, files)
+        record = {"kind": "failed", "variant": variant.name, "batch": None, "stage": stage, "reason": str(error)}
+        job.journal.append(record)
+        if variant.name == job.baseline:
+            raise WorkerError(f"the reference itself ({variant.title}) failed to {stage}: {error}") from error
+
+
+def _source(job: TuneJob, variant: Variant, files: Files) -> tuple[Source, Layers]:
+    """How a worker opens the variant; a model file is compiled first, in a process of its own."""
+    if variant.runtime == "torch":
+        weights = job.model["weights_file"]
+        arguments: dict[str, Any] = {
+            "ref": job.model["ref"],
+            "threads": job.threads,
+            "weights_file": str(job.path(weights)) if weights else None,
+            "signature": job.description["signature"],
+            **variant.options,
+        }
+        factory = "redline.models.eager:open_torch"
+        return Source(factory=factory, arguments=arguments, environment=job.environment), Layers.of({})
+    options = {**variant.options, "threads": job.threads}
+    directory = job.folder / "engines" / variant.name
+    compiled = call_in_fresh_process(
+        Source(
+            factory=f"{STEPS}:compile_engine",
+            arguments={
+                "model": str(files[variant.file or "optimized"]),
+                "backend": variant.runtime,
+                "options": options,
+                "directory": str(directory),
+            },
+            environment=job.environment,
+        ),
+        timeout_s=600,
+    )
+    source = Source(
+        factory="redline.backends:open_engine",
+        arguments={"path": compiled["engine"]},
+        environment=job.environment,
+    )
+    return source, Layers.of(dict(compiled["layers"]))
+
+
+def _record_variant(job: TuneJob, variant: Variant, layers: Layers | None, files: Files) -> None:
+    if job.journal.has("variant", name=variant.name, complete=True):
+        return
+    file = files.get(variant.file) if variant.file else None
+    weights = job.model["weights_file"]
+    size_of = file or (job.path(weights) if weights else None)
+    job.journal.append(
+        {
+            "kind": "variant",
+            "name": variant.name,
+            "title": variant.title,
+            "backend": variant.runtime,
+            "artifact": file.name if file else None,
+            "requested": variant.requested,
+            "precision": layers.precision if layers else "none",
+            "layers": [list(pair) for pair in layers.counts] if layers else [],
+            "size_bytes": size_of.stat().st_size if size_of and size_of.is_file() else None,
+            "note": variant.note,
+            "control": variant.control,
+            "complete": layers is not None,
+        }
+    )
+
+
+def _verify(job: TuneJob, variant: Variant, layers: Layers, opened: Opened) -> None:
+    worker = opened.workers[variant.name]
+    known = job.journal.has("agreement", variant=variant.name)
+    if known and opened.reference is not None:
+        return
+    first_s, outputs = _answers(job, worker)
+    if opened.reference is None:
+        opened.reference = outputs
+        if not job.journal.has("dependence"):
+            job.journal.append({"kind": "dependence", **dependence(outputs, job.verification).to_json()})
+    if known:
+        return
+    gate = Gate(min_agreement=job.options.min_agreement, max_accuracy_drop=job.options.max_accuracy_drop)
+    agreement = compare_outputs(
+        opened.reference,
+        outputs,
+        labels=job.verification.labels,
+        precision=_coarsest(layers.precision, _file_precision(job, variant)),
+        gate=gate,
+    )
+    job.journal.append({"kind": "load", "variant": variant.name, "load_s": worker.load_s, "first_call_s": first_s})
+    job.journal.append(agreement.to_json(variant.name))
+
+
+def _file_precision(job: TuneJob, variant: Variant) -> Precision:
+    record = job.journal.find("variant", name=variant.name)
+    artifact = job.journal.find("artifact", name=record["artifact"]) if record else None
+    return Layers.of(dict(artifact["layers"])).precision if artifact else "none"
+
+
+def _coarsest(*precisions: Precision) -> Precision:
+    """Weights that were rounded to FP16 stay so, also where the runtime computes with them in FP32."""
+    return max(precisions, key=_COARSENESS.index)
+
+
+def _answers(job: TuneJob, worker: Worker) -> tuple[float, Outputs]:
+    batch = worker.signature.fixed_batch or job.options.batches[0]
+    first = worker.prepare(batch, [job.verification.batch(0, batch)], limit_s=0.0)
+    return first.first_call_s, outputs_of(worker, job.verification, batch)
