@@ -10,6 +10,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from redline.core.errors import InputError
+
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
 
@@ -34,3 +36,27 @@ def progress(*, quiet: bool) -> Progress:
         disable=quiet or not sys.stderr.isatty(),
         transient=True,
     )
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width from ``224`` or ``224x256``.
+
+    >>> parse_size("224"), parse_size("480x640")
+    ((224, 224), (480, 640))
+    """
+    parts = text.lower().split("x")
+    if not 1 <= len(parts) <= 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"got size {text!r}, expected 224 or 224x256 (height x width)")
+    return int(parts[0]), int(parts[-1])
+
+
+def parse_sizes(text: str, what: str) -> tuple[int, ...]:
+    """Whole numbers from ``1,8``.
+
+    >>> parse_sizes("1,8", "batch")
+    (1, 8)
+    """
+    parts = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise InputError(f"got {what} {text!r}, expected whole numbers of at least 1, as 1 or 1,8")
+    return tuple(dict.fromkeys(int(part) for part in parts))

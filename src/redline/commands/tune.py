@@ -210,17 +210,16 @@ def _need_torch() -> None:
 
 
 def _run(job: TuneJob) -> TuneResult:
-    with Opened() as opened:
-        files = make_files(job)
-        open_variants(job, files, job.variants, opened)
-        if _int8_fails(job) and make_auto_file(job, files):
-            open_variants(job, files, AUTO, opened)
-        measure_all(job, opened.workers)
-    batch = job.options.batches[0]
-    study = summarize(job.journal.results.records)
     if not job.journal.has("conclusion"):
-        job.journal.append(conclude(study, batch=batch, objective=job.options.objective))
+        with Opened() as opened:
+            files = make_files(job)
+            open_variants(job, files, job.variants, opened)
+            if _int8_fails(job) and make_auto_file(job, files):
+                open_variants(job, files, AUTO, opened)
+            measure_all(job, opened.workers)
         study = summarize(job.journal.results.records)
+        job.journal.append(conclude(study, batch=job.options.batches[0], objective=job.options.objective))
+    study = summarize(job.journal.results.records)
     job.progress.say("write the report")
     best = write_best(job, study)
     return TuneResult(study=study, best=best, report=write_reports(study, job.folder))

@@ -55,9 +55,18 @@ def open_variants(job: TuneJob, files: Files, variants: tuple[Variant, ...], ope
             job.journal.append({"kind": "skipped", "variant": variant.name, "reason": reason})
         elif variant.file and variant.file not in files:
             _record_variant(job, variant, None, files)
-        else:
+        elif not _finished(job, variant):
             _open(job, variant, files, opened)
         job.progress.advance(_VERIFY_S, f"verify {variant.title}")
+
+
+def _finished(job: TuneJob, variant: Variant) -> bool:
+    """Whether nothing is left to do for a variant, so that a resumed run need not open it."""
+    if variant.name == job.baseline and not all(job.journal.has("agreement", variant=v.name) for v in job.variants):
+        return False
+    rounds = {(variant.name, index) for index in range(job.options.rounds)}
+    measured = all(rounds <= job.journal.rounds(batch) for batch in job.options.batches)
+    return measured and job.journal.has("agreement", variant=variant.name)
 
 
 def _not_here(variant: Variant) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,14 @@ class Journal:
         if not self.results.records:
             self.append(run)
             return
-        differences = _differences(self.results.records[0], run)
+        differences = _differences(self.results.records[0], json.loads(json.dumps(run)))
         if differences:
             raise InputError(
                 f"{self._folder} holds a run with {'; '.join(differences)}; "
                 "resume with the same, or take another folder"
             )
+        if self.has("conclusion"):
+            return
         for name in {record["variant"] for record in self.results.records if record["kind"] == "failed"}:
             self.append({"kind": "retry", "variant": name})
 
