@@ -239,6 +239,8 @@ def _torchscript(job: _Job) -> ModelProto:
                     do_constant_folding=job.fold,
                     training=torch.onnx.TrainingMode.EVAL if job.fold else torch.onnx.TrainingMode.PRESERVE,
                 )
+        except OSError:
+            raise  # a full disk is not the model's fault
         except Exception as error:
             raise explain(error, "torchscript") from error
         return load_proto(path)
