@@ -17,6 +17,7 @@ from redline.formats.onnx_file import load_proto, read_onnx
 from redline.transforms import passes as passes_module
 from redline.transforms.fold import fold_constants
 from redline.transforms.graphs import same_graph
+from redline.transforms.half import to_half
 from redline.transforms.optimize import WORKER, optimize
 from redline.transforms.passes import DEFAULT_PASSES, PASSES, available_passes
 
@@ -102,6 +103,14 @@ def test_fused_batch_norm_leaves_initializers_that_quantize(tmp_path: Path) -> N
     assert set(proto.graph.node[0].input[1:]) <= {tensor.name for tensor in proto.graph.initializer}
     quantize_dynamic(str(result.model.path), str(tmp_path / "int8.onnx"))
     assert "ConvInteger" in {node.op_type for node in load_proto(tmp_path / "int8.onnx").graph.node}
+
+
+def test_shapes_beside_the_weights_own_are_dropped(tmp_path: Path) -> None:
+    proto = load_proto(conv_bn_add(tmp_path / "in.onnx").path)
+    proto.graph.value_info.append(helper.make_tensor_value_info("w", TensorProto.FLOAT, [4, 3, 3, 3]))
+    onnx.save_model(proto, tmp_path / "in.onnx")
+    result = optimize(read_onnx(tmp_path / "in.onnx"), tmp_path / "out.onnx", passes=["nop"], check=accept)
+    assert "w" not in {value.name for value in load_proto(result.model.path).graph.value_info}
 
 
 def test_onnxoptimizer_alone_would_leave_the_weight_to_run_time(tmp_path: Path) -> None:
@@ -198,6 +207,15 @@ def test_a_pass_that_renames_inputs_is_reverted(tmp_path: Path) -> None:
     )
     assert [o.status for o in result.outcomes] == ["reverted", "nothing to do"]
     assert "signature" in (result.outcomes[0].reason or "")
+
+
+def test_a_pass_that_widens_fp16_to_fp32_is_reverted(tmp_path: Path) -> None:
+    """ONNX Runtime's optimizer does that on processors without FP16 kernels, and the file would pass for FP16."""
+    half = to_half(conv_bn_add(tmp_path / "in.onnx"), tmp_path / "half.onnx")
+    result = optimize(half, tmp_path / "out.onnx", passes=["nop", "onnxruntime-basic"], check=accept)
+    assert result.model.precision == "fp16"
+    if result.outcomes[1].status == "reverted":
+        assert result.outcomes[1].reason == "layers went from fp16 to fp32"
 
 
 def test_unknown_and_missing_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

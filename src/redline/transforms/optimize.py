@@ -111,6 +111,7 @@ def optimize(
         if all(outcome.reason for outcome in outcomes):
             told = "; ".join(f"{outcome.name} {outcome.status}: {outcome.reason}" for outcome in outcomes)
             raise PassError(f"no pass could be used, nothing was written: {told}")
+        _forget_shapes_of_weights(stage.proto)
         written = save_proto(stage.proto, out, step=_step(model, chosen, outcomes), parent=model)
     return Optimized(model=written, outcomes=tuple(outcomes))
 
@@ -209,6 +210,18 @@ def _judge(stage: _Stage, candidate: _Stage, rules: _Rules) -> None:
         rules.check(rules.original, candidate.model)
     except Exception as error:
         raise _DroppedError("reverted", f"{' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _forget_shapes_of_weights(proto: ModelProto) -> None:
+    """Drop inferred shapes of initializers, which have their own.
+
+    PyTorch's dynamo exporter writes them; ONNX Runtime's quantizer transposes a weight, keeps its name, and then
+    fails on the stale shape.
+    """
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    kept = [value for value in proto.graph.value_info if value.name not in weights]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(kept)
 
 
 def _step(model: OnnxModel, chosen: Sequence[PassInfo], outcomes: Sequence[PassOutcome]) -> Step:
