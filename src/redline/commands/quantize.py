@@ -13,7 +13,7 @@ from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.data.sources import load_samples
 from redline.formats.onnx_file import read_onnx
-from redline.transforms.calibrate import Method, Progress
+from redline.transforms.calibrate import METHODS, Method, Progress
 from redline.transforms.half import to_half
 from redline.transforms.layer_error import LayerError, layer_errors, suggest
 from redline.transforms.quantize import StaticOptions, quantize_dynamic, quantize_static
@@ -54,6 +54,8 @@ class QuantizeOptions:
 
     def __post_init__(self) -> None:
         preset_for(self.target)
+        if self.method not in METHODS:
+            raise InputError(f"method is {self.method!r}, expected one of {', '.join(METHODS)}")
         if self.samples < 1:
             raise InputError(f"samples is {self.samples}, expected at least 1")
 
