@@ -17,6 +17,7 @@ from onnx import ModelProto
 
 from redline.core.artifact import OnnxModel, Step
 from redline.core.errors import PassError, RedlineError
+from redline.core.tensor import Signature
 from redline.formats.onnx_file import all_nodes, describe, load_proto, save_proto, versions
 from redline.transforms.graphs import same_graph
 from redline.transforms.passes import PassInfo, choose_passes
@@ -198,7 +199,7 @@ def _judge(stage: _Stage, candidate: _Stage, rules: _Rules) -> None:
     """Raise unless the candidate has the same signature, precision and answers."""
     expected, got = rules.original.signature, candidate.model.signature
     if got != expected:
-        raise _DroppedError("reverted", f"the signature changed from {expected.to_json()} to {got.to_json()}")
+        raise _DroppedError("reverted", f"the signature changed: {_first_difference(expected, got)}")
     before, after = dict(stage.model.layers.counts), dict(candidate.model.layers.counts)
     lost = [name for name, count in before.items() if name != "fp32" and after.get(name, 0) < count]
     if lost and after.get("fp32", 0) > before.get("fp32", 0):
@@ -210,6 +211,19 @@ def _judge(stage: _Stage, candidate: _Stage, rules: _Rules) -> None:
         rules.check(rules.original, candidate.model)
     except Exception as error:
         raise _DroppedError("reverted", f"{' '.join(str(error).split()) or type(error).__name__}") from error
+
+
+def _first_difference(expected: Signature, got: Signature) -> str:
+    for kind, ours, theirs in (("input", expected.inputs, got.inputs), ("output", expected.outputs, got.outputs)):
+        if len(ours) != len(theirs):
+            return f"got {len(theirs)} {kind}s, expected {len(ours)}"
+        for one, other in zip(ours, theirs, strict=True):
+            if one != other:
+                return (
+                    f"got {kind} {other.name!r} {other.dtype} {other.shape}, "
+                    f"expected {one.name!r} {one.dtype} {one.shape}"
+                )
+    return "the order of tensors"  # pragma: no cover
 
 
 def _forget_shapes_of_weights(proto: ModelProto) -> None:
