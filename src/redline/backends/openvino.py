@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import openvino as ov
 
-from redline.backends.platforms import check_platform
+from redline.backends.refusals import check_platform, reason_of, refused
 from redline.core.artifact import Engine, Layers, OnnxModel, Precision, Step
-from redline.core.errors import BuildError, EngineMismatchError, InputError
+from redline.core.errors import EngineMismatchError, InputError
 from redline.core.files import sha256_of, write_whole
 from redline.core.host import cpu_identity
 from redline.core.tensor import Array, Signature
@@ -74,7 +74,7 @@ class OpenVino:
         try:
             compiled = core.compile_model(core.read_model(str(model.path)), "CPU", self._config())
         except Exception as error:
-            raise BuildError(f"{model.path.name}: OpenVINO refused it: {_reason(error)}") from error
+            raise refused(model.path, "OpenVINO", error) from error
         path = directory / f"{model.path.stem}.{self.options.precision}.ov.blob"
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(path, compiled.export_model().getvalue())
@@ -106,7 +106,7 @@ class OpenVino:
         try:
             compiled = core.import_model(io.BytesIO(engine.path.read_bytes()), "CPU", self._config())
         except Exception as error:
-            raise EngineMismatchError(f"{engine.path.name}: OpenVINO cannot load it: {_reason(error)}") from error
+            raise EngineMismatchError(f"{engine.path.name}: OpenVINO cannot load it: {reason_of(error)}") from error
         return OpenVinoSession(compiled, engine.signature)
 
     def _config(self) -> dict[str, Any]:
@@ -157,9 +157,3 @@ def _layers(compiled: ov.CompiledModel) -> Layers:
 def _text(info: Any, key: str) -> str:
     value = info[key] if key in info else ""  # noqa: SIM401 (not a dict)
     return str(value.astype(str) if hasattr(value, "astype") else value)
-
-
-def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check "))]
-    return (told or lines or [type(error).__name__])[0]

@@ -10,13 +10,13 @@ from typing import Any
 import onnx
 import onnxruntime as ort
 
-from redline.backends.platforms import check_platform
+from redline.backends.refusals import check_platform, refused
 from redline.core.artifact import Engine, OnnxModel, Step
-from redline.core.errors import BuildError, InputError, UnsupportedError
+from redline.core.errors import InputError
 from redline.core.files import sha256_of, whole_file
 from redline.core.host import cpu_identity
 from redline.core.tensor import Array, Signature
-from redline.formats.onnx_file import layers_of, unknown_operators, versions
+from redline.formats.onnx_file import layers_of, versions
 
 NAME = "onnxruntime"
 _LEVELS = {
@@ -138,15 +138,4 @@ def _open(path: Path, options: ort.SessionOptions) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise _explain(path, error) from error
-
-
-def _explain(path: Path, error: Exception) -> BuildError:
-    try:
-        unknown = unknown_operators(onnx.load_model(str(path), load_external_data=False))
-    except Exception:  # noqa: BLE001 (we are explaining another error)
-        unknown = []
-    if unknown:
-        return UnsupportedError(f"{path.name}: ONNX Runtime has no operator {', '.join(unknown)}")
-    lines = str(error).strip().splitlines()
-    return BuildError(f"{path.name}: ONNX Runtime refused it: {lines[0] if lines else type(error).__name__}")
+        raise refused(path, "ONNX Runtime", error) from error

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx.reference import ReferenceEvaluator
 
-from redline.backends.platforms import check_platform
+from redline.backends.refusals import check_platform
 from redline.core.artifact import Engine, OnnxModel, Step
 from redline.core.errors import BuildError, InputError
 from redline.core.files import sha256_of, write_whole

@@ -83,15 +83,13 @@ def read_onnx(path: Path) -> OnnxModel:
 def describe(path: Path, proto: ModelProto) -> OnnxModel:
     """Like :func:`read_onnx` for a model that is already loaded from ``path``."""
     typed = _with_inferred_types(proto)
-    external = {info.location for info in _external_data(proto)}
-    size = path.stat().st_size + sum((path.parent / name).stat().st_size for name in external)
     return OnnxModel(
         path=path,
         sha256=sha256_of(path),
         signature=_signature(path, typed),
         opset=opset_of(proto),
         layers=layers_of(typed),
-        size_bytes=size,
+        size_bytes=_size_bytes(path, proto),
         provenance=_read_provenance(proto),
     )
 
@@ -182,6 +180,16 @@ def _check_opset(path: Path, proto: ModelProto) -> None:
 
 def _external_data(proto: ModelProto) -> list[ExternalDataInfo]:
     return [ExternalDataInfo(tensor) for tensor in proto.graph.initializer if uses_external_data(tensor)]
+
+
+def _size_bytes(path: Path, proto: ModelProto) -> int:
+    """The file's size with that of the files that keep its weights; ``proto`` has forgotten where they came from."""
+    size = path.stat().st_size
+    if proto.ByteSize() <= size:
+        return size
+    stored = onnx.load_model(str(path), load_external_data=False)
+    locations = {info.location for info in _external_data(stored)}
+    return size + sum((path.parent / name).stat().st_size for name in locations)
 
 
 def _check_external_data(path: Path, proto: ModelProto) -> None:
