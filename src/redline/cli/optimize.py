@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.filesize import decimal
 from rich.markup import escape
 from rich.table import Table
 
@@ -54,7 +55,7 @@ def optimize_command(
         print_json(_as_json(result))
         return
     console.print(_table(result.outcomes))
-    console.print(f"wrote {out} ({result.model.size_bytes / 1e6:.1f} MB)", markup=False, soft_wrap=True)
+    console.print(f"wrote {out} ({decimal(result.model.size_bytes)})", markup=False, soft_wrap=True)
 
 
 def _show_passes(*, as_json: bool) -> None:
