@@ -97,7 +97,7 @@ def test_abilities_in_words(flags: tuple[str, ...], have: set[str]):
 def test_command_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     diagnosis = doctor(prober=working)
     monkeypatch.setattr(subject, "doctor", lambda: diagnosis)
-    doctor_command(json=True)
+    doctor_command(as_json=True)
     assert json.loads(capsys.readouterr().out)["findings"]
     doctor_command()
     assert "ONNX Runtime" in capsys.readouterr().out

@@ -21,7 +21,7 @@ _MARKS = {
 _GROUPS = {"runtime": "Runtimes", "tool": "Tools", "models": "Model sources (optional)"}
 
 
-def doctor_command(*, json: JsonFlag = False) -> None:
+def doctor_command(as_json: JsonFlag = False) -> None:
     """What can run on this machine, and what to type where something cannot.
 
     Example: `redline doctor`
@@ -29,7 +29,7 @@ def doctor_command(*, json: JsonFlag = False) -> None:
     from redline.commands.doctor import doctor
 
     diagnosis = doctor()
-    if json:
+    if as_json:
         print_json(diagnosis.to_json())
     else:
         _print(diagnosis)

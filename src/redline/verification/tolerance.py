@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from redline.core.artifact import Precision
+from redline.core.artifact import Layers, Precision
 from redline.core.errors import InputError
 from redline.core.tensor import Array
 
@@ -47,12 +47,26 @@ _ALLOWED: dict[Precision, _Allowance] = {
     "fp16": _Allowance(0.03, 8 * 2.0**-11, "values are rounded to the 11-bit significand of FP16"),
     "bf16": _Allowance(0.25, 8 * 2.0**-8, "values are rounded to the 8-bit significand of BF16"),
 }
+_COARSEST_FIRST: tuple[Precision, ...] = ("int8", "fp8", "bf16", "fp16", "tf32")
 _QUANTIZED_WHY = "{} steps are coarse: not judged value by value, but by {}"
 
 
 def is_quantized(precision: Precision) -> bool:
     """Whether values are held on a grid so coarse that only agreement, accuracy or SNR can judge them."""
     return precision in ("int8", "fp8")
+
+
+def coarsest(*layers: Layers) -> Precision:
+    """The coarsest precision that any layer has: the one that explains the errors.
+
+    A model file and the engine made of it may differ: FP16 weights that run as FP32 were rounded all the same; and a
+    model of which most layers are FP32 answers with the errors of its INT8 ones.
+
+    >>> coarsest(Layers.of({"fp32": 20, "int8": 1}))
+    'int8'
+    """
+    found = {precision for one in layers for precision, _ in one.counts}
+    return next((precision for precision in _COARSEST_FIRST if precision in found), "fp32")
 
 
 def tolerance_for(
