@@ -1,0 +1,43 @@
+"""Turn a results file into a page, a Markdown text or a CSV table."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from redline.core.errors import ArtifactError, InputError
+from redline.measurement.summary import Study, read_study
+
+WRITERS = {
+    ".html": "redline.reporting.html:write_html",
+    ".md": "redline.reporting.markdown:write_markdown",
+    ".csv": "redline.reporting.csv:write_csv",
+}
+
+
+def report(run: str | Path, out: str | Path | None = None) -> Study:
+    """Read the results of a run and, with ``out``, write them for people.
+
+    Args:
+        run: The ``results.jsonl`` of a run; one that was interrupted is read as far as it got.
+        out: A file whose suffix chooses the form: ``.html`` (one self-contained page), ``.md`` or ``.csv``.
+
+    Returns:
+        What the file says, summarized: the rows of the table, the conditions, the conclusion.
+
+    Raises:
+        InputError: ``out`` has another suffix, or is the results file itself.
+        ArtifactError: ``run`` is missing or is not a results file.
+        MissingDependencyError: the HTML page needs ``altair`` and ``vl-convert``, which are not installed.
+    """
+    run, out = Path(run), None if out is None else Path(out)
+    if out is not None and out.suffix.lower() not in WRITERS:
+        raise InputError(f"got {out.name}, expected a name that ends in {', '.join(WRITERS)}")
+    try:
+        study = read_study(run)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ArtifactError(f"{run} has a record that cannot be read ({error!r}); make the run again") from error
+    if out is not None:
+        module, name = WRITERS[out.suffix.lower()].split(":")
+        getattr(importlib.import_module(module), name)(study, out)
+    return study
