@@ -52,8 +52,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             symmetric=False,
             quantize_bias=True,
             dynamic_weights=None,
-            dynamic_refusal="OpenVINO turns ConvInteger back into float convolutions (read from its runtime graph; "
-            "ResNet-18 measured 58 ms where ONNX Runtime's FP32 takes 33 ms); use --mode static",
+            dynamic_refusal="OpenVINO turns ConvInteger back into float convolutions (read from its runtime graph), which is "
+            "slower than FP32; use --mode static",
             why="the same file as for onnxruntime: measured 3.7x ONNX Runtime's FP32 in OpenVINO 2026.4 (ResNet-18 "
             "224, 1 thread), as fast as what NNCF makes within 2 %",
         ),
@@ -63,7 +63,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             quantize_bias=False,
             dynamic_weights=None,
             dynamic_refusal="TensorRT refuses ConvInteger, MatMulInteger and DynamicQuantizeLinear; use --mode static",
-            why="TensorRT wants zero points of 0 and refuses an int32 bias behind DequantizeLinear",
+            why="TensorRT wants zero points of 0 and refuses an int32 bias behind DequantizeLinear; tried with "
+            "TensorRT-RTX 1.7 (opset 20, ResNet-18, engine for SM 8.9): this file builds, that of onnxruntime does not",
             elsewhere="slow on ONNX Runtime's CPU: int8 activations measured 1.3x FP32 there, uint8 ones 3.4x "
             "(ResNet-18 224, 1 thread, VNNI)",
         ),
