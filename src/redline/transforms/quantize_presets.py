@@ -52,8 +52,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             symmetric=False,
             quantize_bias=True,
             dynamic_weights=None,
-            dynamic_refusal="OpenVINO turns ConvInteger back into float convolutions (read from its runtime graph), which is "
-            "slower than FP32; use --mode static",
+            dynamic_refusal="OpenVINO turns ConvInteger back into float convolutions (read from its runtime graph), "
+            "which is slower than FP32; use --mode static",
             why="the same file as for onnxruntime: measured 3.7x ONNX Runtime's FP32 in OpenVINO 2026.4 (ResNet-18 "
             "224, 1 thread), as fast as what NNCF makes within 2 %",
         ),
