@@ -28,7 +28,7 @@ def report(run: str | Path, out: str | Path | None = None) -> Study:
     Raises:
         InputError: ``out`` has another suffix, or is the results file itself.
         ArtifactError: ``run`` is missing or is not a results file.
-        MissingDependencyError: the HTML page needs ``altair`` and ``vl-convert``, which are not installed.
+        MissingDependencyError: the HTML page needs ``vl-convert``, which is not installed.
     """
     run, out = Path(run), None if out is None else Path(out)
     if out is not None and out.suffix.lower() not in WRITERS:

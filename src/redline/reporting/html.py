@@ -63,7 +63,7 @@ def write_html(study: Study, out: Path) -> None:
     """Write the page.
 
     Raises:
-        MissingDependencyError: ``altair`` or ``vl-convert`` is not installed.
+        MissingDependencyError: ``vl-convert`` is not installed.
     """
     write_whole(out, page(study))
 
@@ -105,7 +105,7 @@ def _plots() -> ModuleType:
     try:
         return importlib.import_module("redline.reporting.plots")
     except ImportError as error:
-        raise MissingDependencyError(error.name or "altair", extra="report") from error
+        raise MissingDependencyError("vl-convert-python", extra="report") from error
 
 
 def _asset(source: Callable[..., tuple[str, Any, Any]] | None, environment: Environment, name: str) -> str:

@@ -1,4 +1,7 @@
-"""Plots as Vega-Lite specifications; their colours are the page's CSS variables, so they follow light and dark."""
+"""Plots as Vega-Lite specifications; their colours are the page's CSS variables, so they follow light and dark.
+
+Plain JSON values as in https://vega.github.io/vega-lite/docs/: no plotting library is needed to say them.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
-import altair as alt
 import vl_convert
 
 from redline.measurement.summary import Row
@@ -17,14 +19,44 @@ from redline.reporting import formats
 Cost = Literal["latency", "memory", "size"]
 Spec = dict[str, Any]
 
+_RIGHT: Spec = {"value": {"expr": "width"}}
+
 _DOTS = 48
 """Samples drawn per variant: evenly spaced order statistics, the smallest and the largest among them."""
 
 _PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "fp8", "none")
 _SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _COSTS = {"latency": "p50 latency, ms", "memory": "peak private memory, MB", "size": "size on disk, MB"}
-_HEIGHT_PX, _NAME_PX = 380, 19
-_FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+_BODY_PX, _NAME_PX = 270, 19
+_THEME: dict[str, Any] = {
+    "background": "transparent",
+    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
+    "padding": {"left": 4, "right": 8, "top": 6, "bottom": 4},
+    "view": {"stroke": None},
+    "axis": {
+        "domain": False,
+        "ticks": False,
+        "grid": True,
+        "gridColor": "var(--line)",
+        "labelColor": "var(--ink-2)",
+        "titleColor": "var(--ink-2)",
+        "titleFontWeight": "normal",
+        "labelFontSize": 12,
+        "titleFontSize": 12,
+        "labelPadding": 8,
+        "titlePadding": 10,
+    },
+    "legend": {
+        "labelColor": "var(--ink-2)",
+        "labelFontSize": 12,
+        "symbolSize": 90,
+        "symbolFillColor": "var(--ink-3)",
+        "symbolStrokeWidth": 0,
+        "offset": 10,
+        # Side by side, two legends would be wider than a phone.
+        "layout": {"bottom": {"direction": "vertical", "anchor": "start", "margin": 4}},
+    },
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,47 +112,46 @@ def pareto_spec(rows: Iterable[Row], quality: Quality, *, cost: Cost) -> Spec | 
     if len(points) < 2:
         return None
     costs = [point["x"] for point in points]
-    y_scale, y_axis = _loss_scale(points, quality)
-    base = alt.Chart().encode(
-        x=alt.X("x:Q", title=_COSTS[cost], scale=_cost_scale(costs), axis=_cost_axis(costs)),
-        y=alt.Y("y:Q", title=quality.title, scale=y_scale, axis=y_axis),
-    )
-    front = base.transform_filter("datum.pareto").mark_line(
-        interpolate="step-after", stroke="var(--ink-3)", strokeWidth=1.2, strokeDash=[4, 3]
-    )
-    ring = base.transform_filter("datum.recommended").mark_point(
-        size=560, stroke="var(--accent)", strokeWidth=1.5, filled=False, opacity=1
-    )
-    layers = [*_gate(quality), *_names(base), front.encode(order="x:Q"), ring, *_marks(base, points)]
-    return _vega(alt.layer(*layers, data=alt.Data(values=points)).properties(width="container", height=_HEIGHT_PX))
+    height_px = _BODY_PX + _head_px(points)
+    x = _numbers("x", title=_COSTS[cost], scale=_cost_scale(costs), axis=_cost_axis(costs))
+    y = _numbers("y", title=quality.title, **_loss_scale(points, quality, height_px))
+    front = {"type": "line", "interpolate": "step-after", "stroke": "var(--ink-3)", "strokeWidth": 1.2}
+    ring = {"type": "point", "size": 560, "stroke": "var(--accent)", "strokeWidth": 1.5, "filled": False, "opacity": 1}
+    layers = [
+        *_gate(quality),
+        *_names(),
+        _layer({**front, "strokeDash": [4, 3]}, {"order": _numbers("x")}, only="datum.pareto"),
+        _layer(ring, {}, only="datum.recommended"),
+        *_marks(points),
+    ]
+    return _plot(layers, height_px, data={"values": points}, encoding={"x": x, "y": y})
 
 
 def latency_spec(rows: Iterable[Row]) -> Spec | None:
     """Every variant's samples from the fastest call (bottom of its band) to the slowest (top), on one scale."""
-    measured = [row for row in rows if len(row.samples_s) > 1 and min(row.samples_s) > 0]
+    measured = [row for row in rows if row.samples > 1 and min(row.samples_s) > 0]
     if not measured:
         return None
-    dots = [dot for row in measured for dot in _dots(row)]
-    heads = [_head(row) for row in measured]
-    order = [row.variant for row in measured]
+    dots, heads = [dot for row in measured for dot in _dots(row)], [_head(row) for row in measured]
     values = [dot["x"] for dot in dots]
-    x = alt.X("x:Q", title="latency of one call, ms", scale=_cost_scale(values), axis=_cost_axis(values))
-    y = alt.Y("variant:N", sort=order, axis=None, scale=alt.Scale(paddingInner=0.5, paddingOuter=0.3))
-    colour = alt.condition("datum.recommended", alt.value("var(--accent)"), alt.value("var(--ink-3)"))
-    tooltip = _tooltip("title", "p50", "p90", "p99", "samples")
-    base = alt.Chart(alt.Data(values=heads))
-    cloud = alt.Chart(alt.Data(values=dots)).mark_circle(size=14, opacity=0.75)
-    middle = base.mark_tick(thickness=2, size=26)
-    text = base.mark_text(align="left", dy=-24, fontSize=12, fill="var(--ink)")
-    number = base.mark_text(align="right", dy=-24, fontSize=12, fill="var(--ink-2)")
-    offset = alt.YOffset("rank:Q", scale=alt.Scale(domain=[1, 0]))
-    chart = alt.layer(
-        cloud.encode(x=x, y=y, yOffset=offset, color=colour, tooltip=_tooltip("title", "call")),
-        middle.encode(x=x, y=y, color=colour, tooltip=tooltip),
-        text.encode(x=alt.value(2), y=y, text="title:N"),
-        number.encode(x=alt.value(alt.expr("width")), y=y, text="p50:N"),
-    )
-    return _vega(chart.properties(width="container", height=58 * len(measured)))
+    x = _numbers("x", title="latency of one call, ms", scale=_cost_scale(values), axis=_cost_axis(values))
+    order = [row.variant for row in measured]
+    y = _words("variant", sort=order, axis=None, scale={"paddingInner": 0.5, "paddingOuter": 0.3})
+    colour = {"condition": {"test": "datum.recommended", "value": "var(--accent)"}, "value": "var(--ink-3)"}
+    offset = _numbers("rank", scale={"domain": [1, 0]})
+    name = {"type": "text", "dy": -24, "fontSize": 12}
+    facts = _tooltip("title", "p50", "p90", "p99", "samples")
+    layers = [
+        _layer(
+            {"type": "circle", "size": 14, "opacity": 0.75},
+            {"x": x, "yOffset": offset, "color": colour, "tooltip": _tooltip("title", "call")},
+            data=dots,
+        ),
+        _layer({"type": "tick", "thickness": 2, "size": 26}, {"x": x, "color": colour, "tooltip": facts}),
+        _layer({**name, "align": "left", "fill": "var(--ink)"}, {"x": {"value": 2}, "text": _words("title")}),
+        _layer({**name, "align": "right", "fill": "var(--ink-2)"}, {"x": _RIGHT, "text": _words("p50")}),
+    ]
+    return _plot(layers, 58 * len(measured), data={"values": heads}, encoding={"y": y})
 
 
 @cache
@@ -129,44 +160,44 @@ def script() -> str:
     return vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;")
 
 
-def _marks(base: alt.Chart, points: list[Spec]) -> list[alt.Chart]:
+def _marks(points: list[Spec]) -> list[Spec]:
     present = [name for name in _PRECISIONS if any(point["precision"] == name for point in points)]
     backends = sorted({str(point["backend"]) for point in points})
-    colours = alt.Scale(domain=present, range=[f"var(--p-{name})" for name in present])
-    shapes = alt.Scale(domain=backends, range=[_SHAPES[number % len(_SHAPES)] for number in range(len(backends))])
-    key = alt.Legend(orient="bottom", direction="horizontal", columns=3, title=None)
-    dotted = base.encode(
-        color=alt.Color("precision:N", scale=colours, legend=key),
-        shape=alt.Shape("backend:N", scale=shapes, legend=key),
-        tooltip=_tooltip("title", "ran in", "p50", "memory", "size", "answers", "gate"),
-    )
-    good = dotted.transform_filter("datum.passed").mark_point(size=110, filled=True, opacity=1)
-    bad = dotted.transform_filter("!datum.passed").mark_point(
-        size=90, filled=False, fill="var(--card)", strokeWidth=1.8, opacity=1
-    )
-    return [good, bad]
+    colours = {"domain": present, "range": [f"var(--p-{name})" for name in present]}
+    shapes = {"domain": backends, "range": [_SHAPES[number % len(_SHAPES)] for number in range(len(backends))]}
+    legend = {"orient": "bottom", "direction": "horizontal", "columns": 3, "title": None}
+    encoding = {
+        "color": _words("precision", scale=colours, legend=legend),
+        "shape": _words("backend", scale=shapes, legend=legend),
+        "tooltip": _tooltip("title", "ran in", "p50", "memory", "size", "answers", "gate"),
+    }
+    good = {"type": "point", "size": 110, "filled": True, "opacity": 1}
+    bad = {"type": "point", "size": 90, "filled": False, "fill": "var(--card)", "strokeWidth": 1.8, "opacity": 1}
+    return [_layer(good, encoding, only="datum.passed"), _layer(bad, encoding, only="!datum.passed")]
 
 
-def _names(base: alt.Chart) -> list[alt.Chart]:
-    named = base.transform_filter("isValid(datum.label_y)")
-    leader = named.mark_rule(stroke="var(--line-2)", strokeWidth=1).encode(y="label_y:Q", y2="y:Q")
-    halo: Spec = {"fontSize": 12, "baseline": "middle"}
-    texts = []
+def _names() -> list[Spec]:
+    at = _numbers("label_y")
+    line = {"type": "rule", "stroke": "var(--line-2)", "strokeWidth": 1}
+    layers = [_layer(line, {"y": at, "y2": {"field": "y"}}, only="isValid(datum.label_y)")]
     for side, offset in (("left", 5), ("right", -5)):
-        here = named.transform_filter(f"datum.align == '{side}'")
+        mark = {"type": "text", "align": side, "dx": offset, "fontSize": 12, "baseline": "middle"}
         for look in ({"stroke": "var(--card)", "strokeWidth": 4}, {"fill": "var(--ink)"}):
-            mark = alt.MarkDef(type="text", align=side, dx=offset, **halo, **look)
-            texts.append(here.mark_text().encode(y="label_y:Q", text="label:N").properties(mark=mark))
-    return [leader, *texts]
+            encoding = {"y": at, "text": _words("title")}
+            layers.append(_layer({**mark, **look}, encoding, only=f"datum.align == '{side}'"))
+    return layers
 
 
-def _gate(quality: Quality) -> list[alt.Chart]:
+def _gate(quality: Quality) -> list[Spec]:
     if quality.gate is None:
         return []
-    at = alt.Chart(alt.Data(values=[{"y": quality.gate, "text": "the gate"}])).encode(y="y:Q")
-    line = at.mark_rule(stroke="var(--accent)", strokeWidth=1, opacity=0.55)
-    name = at.mark_text(align="right", baseline="top", dy=4, fontSize=11, fill="var(--accent-ink)")
-    return [line, name.encode(x=alt.value(alt.expr("width")), text="text:N")]
+    data, y = [{"y": quality.gate, "text": "the gate"}], _numbers("y")
+    line = {"type": "rule", "stroke": "var(--accent)", "strokeWidth": 1, "opacity": 0.55}
+    name = {"type": "text", "align": "right", "baseline": "top", "dy": 4, "fontSize": 11, "fill": "var(--accent-ink)"}
+    return [
+        _layer(line, {"x": None, "y": y}, data=data),
+        _layer(name, {"x": _RIGHT, "y": y, "text": _words("text")}, data=data),
+    ]
 
 
 def _point(row: Row, quality: Quality, cost: Cost) -> Spec | None:
@@ -177,7 +208,6 @@ def _point(row: Row, quality: Quality, cost: Cost) -> Spec | None:
     return {
         "x": value * 1e3 if cost == "latency" else value / 1e6,
         "y": loss,
-        "label": row.title,
         "named": row.recommended or row.verdict == "baseline" or row.pareto,
         "pareto": row.pareto and cost == "latency",
         "passed": row.passed is not False,
@@ -234,17 +264,39 @@ def _head(row: Row) -> Spec:
     }
 
 
-def _tooltip(*names: str) -> list[alt.Tooltip]:
-    return [alt.Tooltip(f"{name}:N", title=name) for name in names]
+def _layer(mark: Spec, encoding: Spec, *, data: list[Spec] | None = None, only: str | None = None) -> Spec:
+    layer: Spec = {"mark": mark, "encoding": encoding}
+    if data is not None:
+        layer["data"] = {"values": data}
+    if only is not None:
+        layer["transform"] = [{"filter": only}]
+    return layer
 
 
-def _cost_scale(values: Sequence[float]) -> alt.Scale:
-    return alt.Scale(type="log", domain=[min(values) / 1.2, max(values) * 1.2], nice=False)
+def _plot(layers: list[Spec], height_px: int, *, data: Spec, encoding: Spec) -> Spec:
+    shape = {"width": "container", "height": height_px, "autosize": {"type": "fit-x", "contains": "padding"}}
+    return {**shape, "config": _THEME, "data": data, "encoding": encoding, "layer": layers}
 
 
-def _cost_axis(values: Sequence[float]) -> alt.Axis:
+def _numbers(name: str, **options: Any) -> Spec:
+    return {"field": name, "type": "quantitative", **options}
+
+
+def _words(name: str, **options: Any) -> Spec:
+    return {"field": name, "type": "nominal", **options}
+
+
+def _tooltip(*names: str) -> list[Spec]:
+    return [_words(name, title=name) for name in names]
+
+
+def _cost_scale(values: Sequence[float]) -> Spec:
+    return {"type": "log", "domain": [min(values) / 1.2, max(values) * 1.2], "nice": False}
+
+
+def _cost_axis(values: Sequence[float]) -> Spec:
     """Ticks at 1, 2 and 5 times powers of ten: a logarithmic axis that names only powers of ten says too little."""
-    return alt.Axis(values=_round_numbers(min(values) / 1.2, max(values) * 1.2), format="~g", labelOverlap=True)
+    return {"values": _round_numbers(min(values) / 1.2, max(values) * 1.2), "format": "~g", "labelOverlap": True}
 
 
 def _round_numbers(low: float, high: float) -> list[float]:
@@ -255,8 +307,8 @@ def _round_numbers(low: float, high: float) -> list[float]:
     return found if len(found) > 1 else [float(f"{low + (high - low) * part / 5:.3g}") for part in range(1, 5)]
 
 
-def _loss_scale(points: list[Spec], quality: Quality) -> tuple[alt.Scale, alt.Axis]:
-    """The scale of losses, with room above the points for one line of text per name.
+def _loss_scale(points: list[Spec], quality: Quality, height_px: int) -> Spec:
+    """The scale and axis of losses, with room above the points for one line of text per name.
 
     Names stand one below the other, each with a line down to its point: so they cannot cover each other, however
     narrow the page is.
@@ -266,20 +318,24 @@ def _loss_scale(points: list[Spec], quality: Quality) -> tuple[alt.Scale, alt.Ax
     if quality.gate is not None:
         worst = max(worst, quality.forward(quality.gate * 1.15))
     worst = max(worst, best + 0.3)
-    named = _line_up(points)
-    head_px = len(named) * _NAME_PX + 16
-    per_px = (worst - best) / (_HEIGHT_PX - head_px - 16)
-    for number, point in enumerate(named):
+    head_px = _head_px(points)
+    per_px = (worst - best) / (height_px - head_px - 16)
+    for number, point in enumerate(_line_up(points)):
         point["label_y"] = quality.backward(best - (head_px - 8 - number * _NAME_PX) * per_px)
     domain = [quality.backward(best - head_px * per_px), quality.backward(worst + 16 * per_px)]
+    scale: Spec = {"domain": domain, "range": [0, height_px], "nice": False}
     low, high = quality.backward(best), quality.backward(worst)
     if quality.kind == "error":
-        scale = alt.Scale(type="log", domain=domain, range=[0, _HEIGHT_PX], nice=False)
         ticks = [number for number in _round_numbers(low, high) if f"{number:e}".startswith("1.0")]
+        scale |= {"type": "log"}
     else:
-        scale = alt.Scale(type="symlog", constant=quality.knee, domain=domain, range=[0, _HEIGHT_PX], nice=False)
         ticks = [0.0, *_round_numbers(quality.knee / 2, max(high, quality.knee))]
-    return scale, alt.Axis(values=ticks, format="~g", labelOverlap=True)
+        scale |= {"type": "symlog", "constant": quality.knee}
+    return {"scale": scale, "axis": {"values": ticks, "format": "~g", "labelOverlap": True}}
+
+
+def _head_px(points: list[Spec]) -> int:
+    return 16 + _NAME_PX * sum(1 for point in points if point["named"])
 
 
 def _line_up(points: list[Spec]) -> list[Spec]:
@@ -292,36 +348,3 @@ def _line_up(points: list[Spec]) -> list[Spec]:
     for point in named:
         point["align"] = "left" if point["x"] <= middle else "right"
     return [*left, *right]
-
-
-def _vega(chart: Any) -> Spec:
-    themed = chart.configure(
-        background="transparent", font=_FONT, padding={"left": 4, "right": 8, "top": 6, "bottom": 4}
-    )
-    themed = themed.configure_view(stroke=None).configure_axis(
-        domain=False,
-        ticks=False,
-        grid=True,
-        gridColor="var(--line)",
-        labelColor="var(--ink-2)",
-        titleColor="var(--ink-2)",
-        titleFontWeight="normal",
-        labelFontSize=12,
-        titleFontSize=12,
-        labelPadding=8,
-        titlePadding=10,
-    )
-    themed = themed.configure_legend(
-        labelColor="var(--ink-2)",
-        labelFontSize=12,
-        symbolSize=90,
-        offset=10,
-        symbolFillColor="var(--ink-3)",
-        symbolStrokeWidth=0,
-    )
-    spec = cast("Spec", themed.to_dict())
-    # The page brings its own Vega-Lite; a schema of another minor version would only make it warn.
-    spec.pop("$schema", None)
-    # Side by side, two legends would be wider than a phone.
-    spec["config"]["legend"]["layout"] = {"bottom": {"direction": "vertical", "anchor": "start", "margin": 4}}
-    return spec

@@ -51,11 +51,13 @@
     for (const element of document.querySelectorAll(`[data-in="${group}"]`)) {
       element.hidden = element.dataset.value !== value;
     }
-    draw();
   }
 
   for (const button of document.querySelectorAll("button[data-group]")) {
-    button.addEventListener("click", () => choose(button.dataset.group, button.value));
+    button.addEventListener("click", () => {
+      choose(button.dataset.group, button.value);
+      draw();
+    });
     if (button.getAttribute("aria-pressed") === "true") choose(button.dataset.group, button.value);
   }
 
