@@ -37,12 +37,14 @@ class _Allowance:
     why: str
 
 
-# Shares of the spread are far above what a trained ResNet-18 shows (largest error about 6 times the RMS error;
-# RMS 4e-7 of the spread in FP32, 2e-4 in FP16, 1.4e-3 in BF16) and far below what a wrong graph shows (about 1).
-# Shares of the magnitude are 8 units of roundoff (2^-24, 2^-11, 2^-8; FP32 gets more for Winograd and FFT
-# convolutions): what is left of large intermediate values that cancel.
+# Measured with PyTorch as the reference, ONNX Runtime and OpenVINO as candidates, largest error over all values:
+# trained networks (digits, ResNet-18) 1.4e-6 to 2.8e-6 of the spread in FP32, 1.2e-3 in FP16, 0.014 to 0.04 in BF16;
+# random ones, whose spread is next to nothing (ResNet-50: 1 % of its magnitude), up to 3.6e-6 of the magnitude in
+# FP32 and 0.018 in BF16. A wrong graph shows about 1. So FP32 gets 30 times what it needs, and yet a runtime that
+# computes in FP16, TF32 or BF16 cannot pass for FP32. Shares of the magnitude are otherwise 8 units of roundoff
+# (2^-11, 2^-8).
 _ALLOWED: dict[Precision, _Allowance] = {
-    "fp32": _Allowance(1e-3, 1e-5, "sums are taken in another order and kernels are fused (24-bit significand)"),
+    "fp32": _Allowance(1e-4, 1e-5, "sums are taken in another order and kernels are fused (24-bit significand)"),
     "tf32": _Allowance(0.03, 8 * 2.0**-11, "products are rounded to the 11-bit significand of TF32"),
     "fp16": _Allowance(0.03, 8 * 2.0**-11, "values are rounded to the 11-bit significand of FP16"),
     "bf16": _Allowance(0.25, 8 * 2.0**-8, "values are rounded to the 8-bit significand of BF16"),
