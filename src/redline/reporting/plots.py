@@ -331,7 +331,9 @@ def _loss_scale(points: list[Spec], quality: Quality, height_px: int) -> Spec:
     else:
         ticks = [0.0, *_round_numbers(quality.knee / 2, max(high, quality.knee))]
         scale |= {"type": "symlog", "constant": quality.knee}
-    return {"scale": scale, "axis": {"values": ticks, "format": "~g", "labelOverlap": True}}
+    # As in the table: 1e-6, not 0.000001.
+    form = "~e" if quality.kind == "error" else "~g"
+    return {"scale": scale, "axis": {"values": ticks, "format": form, "labelOverlap": True}}
 
 
 def _head_px(points: list[Spec]) -> int:
