@@ -41,7 +41,7 @@ _PUBLIC = {
     "tune": "redline.commands.tune",
     "verify": "redline.commands.verify",
 }
-__all__ = [  # noqa: PLE0604, F822 (resolved by __getattr__)
+__all__ = [
     "Session",
     "doctor",
     "export",

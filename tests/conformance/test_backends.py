@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import TensorProto, helper
+from tests.onnx_models import conv_model, five_inputs, integer_input, no_inputs, save_graph
 
 from redline.backends import BACKENDS, load_backend, open_engine
 from redline.core.artifact import Engine
 from redline.core.errors import BuildError, EngineMismatchError, InputError, SignatureError
 from redline.core.session import Session
 from redline.formats.onnx_file import read_onnx
-from tests.onnx_models import conv_model, five_inputs, integer_input, no_inputs, save_graph
 
 pytestmark = pytest.mark.parametrize("backend", list(BACKENDS))
 

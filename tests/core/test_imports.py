@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "nncf", "altair")
+HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "nncf", "vl_convert")
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.onnx_models import conv_model, save_graph
 
 from redline.core.artifact import Step
 from redline.core.errors import ArtifactError, RedlineError
 from redline.formats.onnx_file import layers_of, load_proto, read_onnx, save_proto
-from tests.onnx_models import conv_model, save_graph
 
 
 def step(name: str) -> Step:

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import psutil
 import pytest
+from tests.measurement.fakes import Doubler
 
 from redline.core.errors import WorkerError
 from redline.core.session import Session
 from redline.measurement.interleave import Schedule, Window, interleave
 from redline.measurement.latency import time_calls, warm_up
 from redline.measurement.worker import Json, Source, Worker, call_in_fresh_process
-from tests.measurement.fakes import Doubler
 
 X = {"x": np.ones((1, 2), np.float32)}
 

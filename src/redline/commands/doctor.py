@@ -79,7 +79,11 @@ SUBJECTS: tuple[Subject, ...] = (
         name="onnxslim", title="OnnxSlim", probe="onnxslim", install="pip install 'redline[optimize]'", group="tool"
     ),
     Subject(
-        name="altair", title="Altair (plots)", probe="altair", install="pip install 'redline[report]'", group="tool"
+        name="vl-convert",
+        title="vl-convert (plots)",
+        probe="vl_convert",
+        install="pip install 'redline[report]'",
+        group="tool",
     ),
     Subject(
         name="torchvision",

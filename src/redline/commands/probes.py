@@ -134,10 +134,10 @@ def probe_onnxscript() -> list[Answer]:
     return [answer("onnxscript", onnxscript.__version__)]
 
 
-def probe_altair() -> list[Answer]:
-    """Altair and vl-convert, which draw the report's plots."""
-    altair, vl_convert = import_module("altair"), import_module("vl_convert")
-    return [answer("altair", altair.__version__, detail=f"vl-convert {vl_convert.__version__}")]
+def probe_vl_convert() -> list[Answer]:
+    """vl-convert, which brings the report's plots."""
+    vl_convert = import_module("vl_convert")
+    return [answer("vl-convert", vl_convert.__version__)]
 
 
 def probe_torchvision() -> list[Answer]:
@@ -165,7 +165,7 @@ PROBES: dict[str, Callable[[], list[Answer]]] = {
     "onnxoptimizer": probe_onnxoptimizer,
     "onnxslim": probe_onnxslim,
     "onnxscript": probe_onnxscript,
-    "altair": probe_altair,
+    "vl_convert": probe_vl_convert,
     "torchvision": probe_torchvision,
     "timm": probe_timm,
 }

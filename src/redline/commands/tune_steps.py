@@ -63,15 +63,16 @@ def describe_onnx(path: str) -> dict[str, Any]:
 def export(ref: Mapping[str, Any], weights_file: str | None, out: str, opset: int | None) -> dict[str, Any]:
     """PyTorch to ONNX with a dynamic batch, compared with PyTorch's answers."""
     from redline.commands.export import export_model
-    from redline.models.eager import load_weights
+    from redline.models.eager import load_weights, signature_of
     from redline.models.load import ModelRef, load_model
     from redline.transforms.export import ExportOptions
 
     model = load_model(ModelRef.from_json(ref))
     if weights_file is not None and not model.from_file:
         load_weights(model, Path(weights_file))
-    batch: Any = "dynamic" if model.fixed_batch is None else model.fixed_batch
-    return artifact_record(export_model(model, Path(out), ExportOptions(batch=batch, opset=opset)).model)
+    fixed = signature_of(model).fixed_batch
+    options = ExportOptions(batch="dynamic" if fixed is None else fixed, opset=opset)
+    return artifact_record(export_model(model, Path(out), options).model)
 
 
 def optimize(model: str, out: str) -> dict[str, Any]:

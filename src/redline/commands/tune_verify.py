@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from redline.commands.tune_files import STEPS, Files
 from redline.commands.tune_job import TuneJob
-from redline.core.artifact import Layers, Precision
+from redline.core.artifact import Layers
 from redline.core.errors import RedlineError, WorkerError
 from redline.core.host import cpu_info
 from redline.core.tensor import Array
@@ -15,9 +15,9 @@ from redline.measurement.worker import Source, Worker, call_in_fresh_process
 from redline.tuning.plan import Variant
 from redline.verification.compare import Gate, compare_outputs, outputs_of
 from redline.verification.dependence import dependence
+from redline.verification.tolerance import coarsest
 
 _VERIFY_S = 6.0
-_COARSENESS: tuple[Precision, ...] = ("none", "fp32", "tf32", "fp16", "bf16", "fp8", "int8")
 Outputs = dict[str, Array]
 
 
@@ -176,22 +176,17 @@ def _verify(job: TuneJob, variant: Variant, layers: Layers, opened: Opened) -> N
         opened.reference,
         outputs,
         labels=job.verification.labels,
-        precision=_coarsest(layers.precision, _file_precision(job, variant)),
+        precision=coarsest(layers, _file_layers(job, variant)),
         gate=gate,
     )
     job.journal.append({"kind": "load", "variant": variant.name, "load_s": worker.load_s, "first_call_s": first_s})
     job.journal.append(agreement.to_json(variant.name))
 
 
-def _file_precision(job: TuneJob, variant: Variant) -> Precision:
+def _file_layers(job: TuneJob, variant: Variant) -> Layers:
     record = job.journal.find("variant", name=variant.name)
     artifact = job.journal.find("artifact", name=record["artifact"]) if record else None
-    return Layers.of(dict(artifact["layers"])).precision if artifact else "none"
-
-
-def _coarsest(*precisions: Precision) -> Precision:
-    """Weights that were rounded to FP16 stay so, also where the runtime computes with them in FP32."""
-    return max(precisions, key=_COARSENESS.index)
+    return Layers.of(dict(artifact["layers"]) if artifact else {})
 
 
 def _answers(job: TuneJob, worker: Worker) -> tuple[float, Outputs]:

@@ -101,17 +101,18 @@ def summarize(records: Sequence[Record]) -> Study:
     """Derive the table from the records of one run."""
     run = records[0]
     by_kind = _by_kind(records)
+    macs = by_kind["macs"][-1]["macs_per_sample"] if by_kind["macs"] else None
+    run = _with_dependence({**run, "model": {**run["model"], "macs_per_sample": macs}}, by_kind["dependence"])
     conclusion = by_kind["conclusion"][-1] if by_kind["conclusion"] else None
     ceilings = {record["precision"]: record["gflops"] for record in by_kind["ceiling"]}
     bandwidth = by_kind["bandwidth"][-1]["gbytes_per_s"] if by_kind["bandwidth"] else None
     limit = Limit(
         gflops=ceilings,
         gbytes_per_s=bandwidth,
-        macs_per_sample=by_kind["macs"][-1]["macs_per_sample"] if by_kind["macs"] else None,
+        macs_per_sample=macs,
         weight_count=run["model"].get("parameters"),
     )
     windows = _windows(by_kind["samples"])
-    run = _with_dependence(run, by_kind["dependence"])
     latest = {kind: {r["variant"]: r for r in by_kind[kind]} for kind in ("agreement", "load", "failed")}
     latest["memory"] = {f"{r['variant']} {r['batch']}": r for r in by_kind["memory"]}
     skipped = {record["variant"]: record for record in by_kind["skipped"]}
@@ -154,6 +155,8 @@ def _unique(variants: Iterable[Record]) -> list[Record]:
     return list({record["name"]: record for record in variants}.values())
 
 
+#: Below this, the 99th percentile is the slowest call or the next: an accident and no property of the variant.
+SAMPLES_FOR_P99 = 100
 Windows = dict[tuple[str, int], dict[int, list[float]]]
 
 
@@ -234,7 +237,7 @@ def _with_latency(row: Row, windows: Windows, baseline: str | None) -> Row:
         windows_s=rounds_s,
         p50_s=p50,
         p90_s=percentile(samples, 90),
-        p99_s=percentile(samples, 99),
+        p99_s=percentile(samples, 99) if len(samples) >= SAMPLES_FOR_P99 else None,
         mean_s=sum(samples) / len(samples),
         throughput_per_s=row.batch * len(samples) / sum(samples),
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from redline.measurement.summary import Row
+from redline.measurement.summary import SAMPLES_FOR_P99, Row
 
 DASH = "–"
-P99_SAMPLES = 100
-"""With fewer samples than this the 99th percentile is the maximum by another name."""
+P99_SAMPLES = SAMPLES_FOR_P99
 
 
 def digits(value: float | None, significant: int = 3) -> str:

@@ -41,7 +41,7 @@ def markdown(study: Study) -> str:
     for batch in study.batches:
         blocks += [f"## Batch {batch}", _table(study, batch)]
     note = (
-        f"Speed-up is against {_escape(baseline_title(study))}, with its 95 % confidence interval. "
+        f"Speed-up is against {_escape(baseline_title(study))}, with its 99 % confidence interval. "
         f"A dash was not measured; p99 needs {formats.P99_SAMPLES} samples, n says how many there were."
     )
     return "\n\n".join([*blocks, note, *_losers(study), *_conditions(study)]) + "\n"

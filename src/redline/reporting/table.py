@@ -65,8 +65,7 @@ def table_rows(study: Study, batch: int) -> tuple[Cells, ...]:
 
 def values_of(row: Row) -> dict[str, Any]:
     """A row's values by name, for machines; None was not measured, as a p99 of too few samples is not."""
-    values = {name: getattr(row, name) for name in VALUES}
-    return {**values, "p99_s": None} if row.samples < formats.P99_SAMPLES else values
+    return {name: getattr(row, name) for name in VALUES}
 
 
 def baseline_row(study: Study, batch: int) -> Row | None:
@@ -92,7 +91,7 @@ def terminal_table(study: Study) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption_justify="left")
     table.add_column("variant", overflow="fold", min_width=12)
     table.add_column("ran\nin", no_wrap=True)
-    for heading in ("p50\nms", "speed-\nup", "95 %\ninterval", "peak\nMB", "disk\nMB", "same\n%", "right\n%"):
+    for heading in ("p50\nms", "speed-\nup", "99 %\ninterval", "peak\nMB", "disk\nMB", "same\n%", "right\n%"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("gate", no_wrap=True)
     for number, batch in enumerate(study.batches):
