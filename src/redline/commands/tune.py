@@ -233,7 +233,7 @@ def _int8_fails(job: TuneJob) -> bool:
 
 def _expected_s(options: TuneOptions, variants: tuple[Variant, ...]) -> float:
     turns = options.rounds * len(options.batches) * len(variants)
-    return 60.0 + 6.0 * len(variants) + 1.5 * options.window_s * turns
+    return 60.0 + 6.0 * len(variants) + 1.6 * options.window_s * turns
 
 
 def _is_command_line() -> bool:

@@ -26,13 +26,14 @@ class Schedule:
 
     Attributes:
         rounds: How many times each variant has its turn.
-        window_s: How long a turn is, at least.
+        window_s: How long a turn is, at least; many short turns see through the noise of a busy machine better than
+            a few long ones.
         min_calls: How many calls a turn has, at least.
         seed: Of the order within each round.
     """
 
-    rounds: int = 20
-    window_s: float = 0.2
+    rounds: int = 60
+    window_s: float = 0.05
     min_calls: int = 2
     seed: int = 0
 

@@ -39,8 +39,8 @@ class TuneOptions:
     weights: str | None = None
     size_px: tuple[int, int] | None = None
     variants: tuple[str, ...] = ()
-    rounds: int = 20
-    window_s: float = 0.2
+    rounds: int = 60
+    window_s: float = 0.05
     calibration_samples: int = 64
     verification_samples: int = 128
     method: str = "minmax"
