@@ -28,7 +28,7 @@ def test_equals_are_called_equal_and_a_delay_of_five_percent_is_seen() -> None:
     rng = np.random.default_rng(1)
     equal, slower = 0, 0
     for _ in range(100):
-        drift = np.exp(rng.normal(0, 0.2, 20))
+        drift = np.exp(rng.normal(0, 0.2, 60))
         base = rounds(rng, 1.0, drift, 0.05)
         same = speedup(base, rounds(rng, 1.0, drift, 0.05))
         late = speedup(base, rounds(rng, 1.05, drift, 0.05))
@@ -50,6 +50,15 @@ def test_a_few_disturbed_rounds_do_not_move_it() -> None:
     assert ratio is not None
     assert ratio.verdict == "no difference"
     assert ratio.value == pytest.approx(1.0, abs=0.02)
+
+
+def test_what_only_adds_time_does_not_count() -> None:
+    rng = np.random.default_rng(3)
+    base = [[1.0 + late for late in rng.exponential(0.5, 8)] for _ in range(60)]
+    busy = [[1.0 + late for late in rng.exponential(0.5, 40)] for _ in range(60)]
+    ratio = speedup(base, busy)
+    assert ratio is not None
+    assert ratio.verdict == "no difference"
 
 
 def test_too_few_rounds_give_no_ratio() -> None:

@@ -106,13 +106,13 @@ class Slow(Doubler):
 
 def test_time_is_that_of_the_call() -> None:
     clock = Clock()
-    assert time_calls(Slow(clock, [1, 2, 3]), [X], duration_s=5.5, clock=clock) == [1, 2, 3]
+    assert time_calls(Slow(clock, [7, 1, 2, 3]), [X], duration_s=5.5, clock=clock) == [1, 2, 3]
     assert time_calls(Slow(clock, [9]), [X], duration_s=0, min_calls=2, clock=clock) == [9, 9]
 
 
 def test_warm_up_goes_on_until_stable() -> None:
     clock = Clock()
-    result = warm_up(Slow(clock, [5.0, 0.5, 0.4, 0.3, 0.2, 0.1]), [X], window_s=0.1, limit_s=100, clock=clock)
+    result = warm_up(Slow(clock, [5.0, 0.5, 0.4, 0.4, 0.3, 0.2, 0.2, 0.1]), [X], window_s=0.1, limit_s=100, clock=clock)
     assert result.first_call_s == 5.0
     assert result.stable
     assert result.calls >= 8
