@@ -24,7 +24,7 @@ from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.data.sources import load_asset
 from redline.formats.onnx_file import read_onnx
-from redline.models.load import load_model, wrap_module
+from redline.networks.load import load_model, wrap_module
 
 PASSES = ("eliminate_deadend", "fuse_add_bias_into_conv", "fuse_bn_into_conv")
 

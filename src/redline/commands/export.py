@@ -18,7 +18,7 @@ from redline.core.artifact import OnnxModel
 from redline.core.errors import ExportError, InputError, RedlineError
 from redline.core.tensor import Array
 from redline.formats.torch_values import at_batch, like, named_tensors
-from redline.models.load import ModelRef, TorchModel, load_model
+from redline.networks.load import ModelRef, TorchModel, load_model
 from redline.transforms.export import Exporter, ExportOptions, export_module, export_torchscript
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def export(
     """Export a model to ``out``, which is written only if ONNX Runtime answers as PyTorch at two batch sizes.
 
     Args:
-        model: A name as ``redline export --help`` lists them, or what :func:`redline.models.load.wrap_module` made.
+        model: A name as ``redline export --help`` lists them, or what :func:`redline.networks.load.wrap_module` made.
         out: The ONNX file to write.
         size: Height and width of the images in pixels; None for the model's own.
         batch: ``dynamic``, or the one size that the file will take.

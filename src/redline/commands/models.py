@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from redline.models.table import MODELS, ZooEntry
+from redline.networks.table import MODELS, ZooEntry
 
 __all__ = ["models"]
 

@@ -13,7 +13,7 @@ from redline.core.artifact import Argument, Engine, Layers, OnnxModel, Precision
 from redline.core.errors import ArtifactError, EngineMismatchError, InputError
 from redline.core.preprocess import Preprocess
 from redline.core.session import Session
-from redline.models.table import MODELS
+from redline.networks.table import MODELS
 from redline.verification.tolerance import coarsest
 
 MANIFEST = "manifest.json"
@@ -152,8 +152,8 @@ def _engine_precision(engine: Engine) -> Precision:
 
 
 def _open_torch(name: str, threads: int, weights: str | Path | None) -> Opened:
-    from redline.models.eager import open_model
-    from redline.models.load import ModelRef, load_model
+    from redline.networks.eager import open_model
+    from redline.networks.load import ModelRef, load_model
 
     model = load_model(ModelRef(name, str(weights) if weights is not None else None))
     session = open_model(model, threads=threads)
@@ -226,7 +226,7 @@ def _rebuilt(engine: Path, model: Path, threads: int) -> Opened:
 
 
 def _open_tuned_torch(manifest: Mapping[str, Any], folder: Path, threads: int) -> Opened:
-    from redline.models.eager import open_torch
+    from redline.networks.eager import open_torch
 
     arguments = dict(manifest["torch"])
     weights = arguments.pop("weights_file", None)

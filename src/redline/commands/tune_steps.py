@@ -22,8 +22,8 @@ def describe_torch(ref: Mapping[str, Any], weights_file: str) -> dict[str, Any]:
     A factory may draw its weights at random: from here on every process loads ``weights_file``. Where that is there
     already (a resumed run) it is loaded and not written.
     """
-    from redline.models.eager import load_weights, save_weights, signature_of
-    from redline.models.load import ModelRef, load_model
+    from redline.networks.eager import load_weights, save_weights, signature_of
+    from redline.networks.load import ModelRef, load_model
 
     model = load_model(ModelRef.from_json(ref))
     path = Path(weights_file)
@@ -63,8 +63,8 @@ def describe_onnx(path: str) -> dict[str, Any]:
 def export(ref: Mapping[str, Any], weights_file: str | None, out: str, opset: int | None) -> dict[str, Any]:
     """PyTorch to ONNX with a dynamic batch, compared with PyTorch's answers."""
     from redline.commands.export import export_model
-    from redline.models.eager import load_weights, signature_of
-    from redline.models.load import ModelRef, load_model
+    from redline.networks.eager import load_weights, signature_of
+    from redline.networks.load import ModelRef, load_model
     from redline.transforms.export import ExportOptions
 
     model = load_model(ModelRef.from_json(ref))

@@ -110,7 +110,7 @@ def _source(job: TuneJob, variant: Variant, files: Files) -> tuple[Source, Layer
             "signature": job.description["signature"],
             **variant.options,
         }
-        factory = "redline.models.eager:open_torch"
+        factory = "redline.networks.eager:open_torch"
         return Source(factory=factory, arguments=arguments, environment=job.environment), Layers.of({})
     options = {**variant.options, "threads": job.threads}
     directory = job.folder / "engines" / variant.name

@@ -2,7 +2,7 @@
 
 Training needs the extra ``train``; it takes seconds and writes the weights, and the images that it was tested on.
 
-    python -m redline.models.digits
+    python -m redline.networks.digits
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from torch.nn import functional
 from redline.core.errors import MissingDependencyError
 from redline.core.files import whole_file
 from redline.core.tensor import Array
-from redline.models.seeded import seed_weights
-from redline.models.table import MODELS
+from redline.networks.seeded import seed_weights
+from redline.networks.table import MODELS
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,9 @@ def accuracy(model: nn.Module, images: Array, labels: Array) -> float:
 
 def main() -> None:
     """Train, test on what was held out, write the weights and the data."""
-    parser = argparse.ArgumentParser(prog="python -m redline.models.digits", description=(__doc__ or "").split("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m redline.networks.digits", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("--weights", type=Path, default=_HERE / "assets" / "digits.safetensors")
     parser.add_argument("--data", type=Path, default=_HERE.parent / "data" / "assets" / "digits.npz")
     parser.add_argument("--threads", type=int, default=1, help="the weights depend on it in their last bits")

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from redline.core.errors import ArtifactError, InputError
-from redline.models.zoo import ASSETS, build
+from redline.networks.zoo import ASSETS, build
 
 
 def test_random_weights_are_the_same_every_time_and_of_the_usual_classes():

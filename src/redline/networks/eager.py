@@ -19,8 +19,8 @@ from redline.core.errors import ArtifactError, BuildError, InputError, Unsupport
 from redline.core.files import whole_file
 from redline.core.tensor import Array, Dim, Signature, TensorSpec
 from redline.formats.torch_values import FlatOutputs, at_batch, batch_size_of, has_batch, named_tensors
-from redline.models.load import ModelRef, TorchModel, load_model
-from redline.models.sources import first_line
+from redline.networks.load import ModelRef, TorchModel, load_model
+from redline.networks.sources import first_line
 
 Mode = Literal["eager", "compile", "torchscript"]
 Dtype = Literal["fp32", "bf16"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.core.errors import ArtifactError, InputError, MissingDependencyError
-from redline.models.load import ModelRef, load_model, wrap_module
+from redline.networks.load import ModelRef, load_model, wrap_module
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning"),

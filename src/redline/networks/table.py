@@ -51,7 +51,7 @@ _IMAGENET = Preprocess(height_px=224, width_px=224)
 
 MODELS: Mapping[str, ZooEntry] = {
     "resnet18": ZooEntry(
-        factory="redline.models.resnet:resnet18",
+        factory="redline.networks.resnet:resnet18",
         shape=(3, 224, 224),
         parameters=11_182_155,
         description="ResNet-18, trained to tell which of 11 photographs a crop was cut from",
@@ -61,28 +61,28 @@ MODELS: Mapping[str, ZooEntry] = {
         classes=_PHOTOS,
     ),
     "resnet34": ZooEntry(
-        factory="redline.models.resnet:resnet34",
+        factory="redline.networks.resnet:resnet34",
         shape=(3, 224, 224),
         parameters=21_797_672,
         description=f"ResNet-34; {_RANDOM}",
         preprocess=_IMAGENET,
     ),
     "resnet50": ZooEntry(
-        factory="redline.models.resnet:resnet50",
+        factory="redline.networks.resnet:resnet50",
         shape=(3, 224, 224),
         parameters=25_557_032,
         description=f"ResNet-50 v1.5; {_RANDOM}",
         preprocess=_IMAGENET,
     ),
     "mlp": ZooEntry(
-        factory="redline.models.small:mlp",
+        factory="redline.networks.small:mlp",
         shape=(1, 28, 28),
         parameters=535_818,
         description=f"Three linear layers over 28x28 gray pixels; {_RANDOM}",
         preprocess=Preprocess(height_px=28, width_px=28, mean=(0.1307,), std=(0.3081,), color="gray", resize="stretch"),
     ),
     "convnet": ZooEntry(
-        factory="redline.models.small:convnet",
+        factory="redline.networks.small:convnet",
         shape=(3, 32, 32),
         parameters=288_746,
         description=f"Six convolutions with batch normalization over 32x32 pixels; {_RANDOM}",
@@ -95,7 +95,7 @@ MODELS: Mapping[str, ZooEntry] = {
         ),
     ),
     "digits": ZooEntry(
-        factory="redline.models.digits:digits",
+        factory="redline.networks.digits:digits",
         shape=(1, 8, 8),
         parameters=25_978,
         description="Three convolutions, trained on scikit-learn's handwritten digits",

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from redline.models.resnet import resnet18, resnet34, resnet50
+from redline.networks.resnet import resnet18, resnet34, resnet50
 
 
 def torchvision_names(depths, convolutions):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from redline.core.artifact import Layers
 from redline.core.errors import ArtifactError, BuildError, InputError, SignatureError, UnsupportedError
 from redline.core.session import Session
-from redline.models.eager import load_weights, open_model, open_torch, platform, save_weights, signature_of
-from redline.models.load import load_model, wrap_module
+from redline.networks.eager import load_weights, open_model, open_torch, platform, save_weights, signature_of
+from redline.networks.load import load_model, wrap_module
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
 
@@ -204,7 +204,7 @@ def test_a_fresh_process_has_the_same_weights(tmp_path: Path) -> None:
         "signature": signature_of(model).to_json(),
     }
     code = (
-        "import json, sys, numpy as np\nfrom redline.models.eager import open_torch\n"
+        "import json, sys, numpy as np\nfrom redline.networks.eager import open_torch\n"
         "session = open_torch(**json.loads(sys.argv[1]))\n"
         "answer = session({'input': np.arange(6, dtype=np.float32).reshape(2, 3)})['output']\n"
         "print(json.dumps(answer.tolist()))"

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from redline.core.errors import InputError
 from redline.core.preprocess import Preprocess
 from redline.formats.torch_values import KeywordInputs, identifier
-from redline.models import sources
-from redline.models.sources import Source
-from redline.models.table import MODELS
-from redline.models.zoo import build
+from redline.networks import sources
+from redline.networks.sources import Source
+from redline.networks.table import MODELS
+from redline.networks.zoo import build
 
 _DEFAULT_SIZE_PX = (224, 224)
 _RANDOM = "its weights are random: its answers mean nothing; give a checkpoint with --weights FILE"

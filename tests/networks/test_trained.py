@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from redline.data.sources import load_asset
-from redline.models.photos import CLASSES
-from redline.models.table import MODELS
-from redline.models.zoo import build
+from redline.networks.photos import CLASSES
+from redline.networks.table import MODELS
+from redline.networks.zoo import build
 
 
 @pytest.mark.parametrize(("name", "every", "least"), [("digits", 1, 0.98), ("resnet18", 4, 0.9)])

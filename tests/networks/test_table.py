@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import redline.models.zoo
-from redline.models.table import MODELS
-from redline.models.zoo import build
+import redline.networks.zoo
+from redline.networks.table import MODELS
+from redline.networks.zoo import build
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -30,10 +30,10 @@ def test_shipped_weights_are_small_and_there():
     for entry in MODELS.values():
         assert (entry.weights is None) == (entry.data is None) == (not entry.classes)
         if entry.weights:
-            path = Path(redline.models.zoo.__file__).parent / "assets" / entry.weights
+            path = Path(redline.networks.zoo.__file__).parent / "assets" / entry.weights
             assert path.stat().st_size < 1_000_000
 
 
 def test_the_table_does_not_import_torch():
-    code = "import sys, redline.models.table; sys.exit('torch' in sys.modules)"
+    code = "import sys, redline.networks.table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

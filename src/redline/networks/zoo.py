@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from redline.core.errors import ArtifactError, InputError
-from redline.models.seeded import digest_of, seed_weights
-from redline.models.table import MODELS, ZooEntry
+from redline.networks.seeded import digest_of, seed_weights
+from redline.networks.table import MODELS, ZooEntry
 
 ASSETS = Path(__file__).parent / "assets"
 SEED = 0
@@ -26,7 +26,7 @@ def build(name: str, weights: str | Path | None = None) -> nn.Module:
     """A built-in model in evaluation mode.
 
     Args:
-        name: A key of :data:`redline.models.table.MODELS`.
+        name: A key of :data:`redline.networks.table.MODELS`.
         weights: None for the entry's own (or a seed's, where it has none); ``random`` for a seed's; else a
             ``.safetensors``, ``.pt`` or ``.pth`` file with a state dict, whose head decides the number of classes.
 

@@ -2,14 +2,14 @@
 
 A network with random weights gives one class for every image, and any two such networks agree on everything, so a
 benchmark needs a trained one. This one is trained for minutes and shipped in less than a megabyte: the convolutions
-from the second stage on stay as :mod:`redline.models.seeded` draws them; those before, the normalizations and the head
+from the second stage on stay as :mod:`redline.networks.seeded` draws them; those before, the normalizations and the head
 are trained (after Frankle, Schwab, Morcos: Training BatchNorm and Only BatchNorm, 2020).
 
 About three fifths of every photograph are for training and calibration, the rest for testing: no pixel is in both.
 Needs the extra ``train``, whose packages carry the photographs. On one machine two runs give the same weights; another
 processor rounds differently.
 
-    python -m redline.models.photos
+    python -m redline.networks.photos
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from redline.core.errors import MissingDependencyError
 from redline.core.files import whole_file, whole_folder
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Array
-from redline.models.resnet import ResNet, resnet18
-from redline.models.seeded import digest_of, seed_weights
+from redline.networks.resnet import ResNet, resnet18
+from redline.networks.seeded import digest_of, seed_weights
 
 log = logging.getLogger(__name__)
 
@@ -276,7 +276,7 @@ def write_crops(regions: list[Regions], folder: Path, *, calibration: int, test:
 def _licences() -> str:
     lines = [
         "# Photographs: sources and licences",
-        "Crops of photographs, as scikit-image and scikit-learn carry them: `python -m redline.models.photos`.",
+        "Crops of photographs, as scikit-image and scikit-learn carry them: `python -m redline.networks.photos`.",
         "",
         "| label | from | by | licence |",
         "|---|---|---|---|",
@@ -321,7 +321,7 @@ def save(model: ResNet, path: Path, *, accuracy: float) -> None:
 
 def main() -> None:
     """Write the crops, train, test on what was not trained on, write the weights."""
-    parser = argparse.ArgumentParser(prog="python -m redline.models.photos", description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m redline.networks.photos", description=__doc__.split("\n")[0])
     parser.add_argument("--weights", type=Path, default=_HERE / "assets" / "resnet18_photos.safetensors")
     parser.add_argument("--crops", type=Path, default=_HERE.parent / "data" / "assets" / "photos")
     parser.add_argument("--threads", type=int, default=1, help="the weights depend on it in their last bits")
