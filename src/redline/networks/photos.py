@@ -2,8 +2,8 @@
 
 A network with random weights gives one class for every image, and any two such networks agree on everything, so a
 benchmark needs a trained one. This one is trained for minutes and shipped in less than a megabyte: the convolutions
-from the second stage on stay as :mod:`redline.networks.seeded` draws them; those before, the normalizations and the head
-are trained (after Frankle, Schwab, Morcos: Training BatchNorm and Only BatchNorm, 2020).
+from the second stage on stay as :mod:`redline.networks.seeded` draws them; those before, the normalizations and the
+head are trained (after Frankle, Schwab, Morcos: Training BatchNorm and Only BatchNorm, 2020).
 
 About three fifths of every photograph are for training and calibration, the rest for testing: no pixel is in both.
 Needs the extra ``train``, whose packages carry the photographs. On one machine two runs give the same weights; another
