@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -110,7 +111,18 @@ def tune(work: Path, threads: int) -> tuple[dict[str, Any], Samples]:
     }
     calibration, verification, _ = prepare_samples(description, None, None, (64, 256), 0)
     np.savez(work / "calibration.npz", x=calibration.inputs["input"])
+    save_state(work / "state.pt")
     return {"recommended": recommended, "calibration": len(calibration), "peers": []}, verification
+
+
+def save_state(path: Path) -> None:
+    """The weights for peers that start from PyTorch."""
+    import torch
+
+    from redline.networks.zoo import build
+
+    torch.save(build("resnet18").state_dict(), path)
+    os.environ["REDLINE_BENCHMARK_STATE"] = str(path.resolve())
 
 
 def our_entries(work: Path, threads: int) -> list[Entry]:
@@ -158,8 +170,7 @@ def peer_entries(work: Path, tuned: dict[str, Any], threads: int) -> list[Entry]
         tuned["peers"].append(
             {k: document.get(k) for k in ("peer", "version", "command", "seconds", "attempts", "failed")}
         )
-        for product in document["products"]:
-            found.append(product_entry(peer.name, product, out, threads))
+        found += [product_entry(peer.name, product, out, threads) for product in document["products"]]
     return found
 
 
@@ -317,7 +328,7 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines = [
         "# ResNet-18, 224x224, CPU",
         "",
-        f"{env['cpu']}, {document['threads']} thread(s) each, {document['data']['verification']} held-out photographs. "
+        f"{env['cpu']}, {document['threads']} thread(s) each, {document['data']['verification']} held-out photographs.",
         "Speed is the ratio to PyTorch eager FP32 of the fastest calls of interleaved rounds, with its 99 % interval.",
         "",
     ]
@@ -340,10 +351,10 @@ def markdown(document: Mapping[str, Any]) -> str:
         lines += [f"| {r['owner']} | {r['name']} | failed: {r['failed']} | | | | |" for r in rows if "failed" in r]
         lines.append("")
     lines += ["## Wanted and measured", "", "| claim | wanted | measured | holds |", "|---|---:|---:|---|"]
-    for item in document["claims"]:
-        lines.append(
-            f"| {item['claim']} | {item['wanted_at_least']:g} | {item['measured']:.3f} | {'yes' if item['holds'] else 'no'} |"
-        )
+    lines += [
+        f"| {c['claim']} | {c['wanted_at_least']:g} | {c['measured']:.3f} | {'yes' if c['holds'] else 'no'} |"
+        for c in document["claims"]
+    ]
     overhead = ", ".join(f"{name} {value:.1f} µs" for name, value in document["session_overhead_us"].items())
     lines += ["", f"A Session call costs over the bare runtime's own call: {overhead}.", ""]
     failed = [peer for peer in document["peers"] if peer["failed"]]
