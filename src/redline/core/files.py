@@ -54,12 +54,20 @@ def whole_folder(path: Path) -> Iterator[Path]:
             if item.is_file():
                 _flush(item)
         scratch.chmod(0o777 & ~_umask())
-        if path.exists():
-            shutil.rmtree(path)
-        scratch.replace(path)
+        _swap(scratch, path)
         _flush(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _swap(scratch: Path, path: Path) -> None:
+    # Moved aside and then removed: a folder that is being removed would look whole for a while.
+    if not path.exists():
+        scratch.replace(path)
+        return
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-", suffix=".partial") as old:
+        path.replace(Path(old) / path.name)
+        scratch.replace(path)
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
