@@ -19,6 +19,8 @@ Catch :class:`RedlineError` for all of them. The command line prints one as a si
 an exit code: ``MissingDependencyError`` is 3, every other one 2.
 """
 
+from __future__ import annotations
+
 
 class RedlineError(Exception):
     """Base of every error that Redline raises on purpose."""
@@ -65,7 +67,15 @@ class EngineMismatchError(RedlineError):
 
 
 class WorkerError(RedlineError):
-    """A worker process died or answered with an error."""
+    """A worker process died or answered with an error.
+
+    Attributes:
+        missing: Set where the worker lacked an optional package.
+    """
+
+    def __init__(self, message: str, *, missing: MissingDependencyError | None = None) -> None:
+        super().__init__(message)
+        self.missing = missing
 
 
 class BusyError(RedlineError):

@@ -21,7 +21,8 @@ from time import perf_counter
 from typing import Any, Self, cast
 
 from redline.core.artifact import Argument
-from redline.core.errors import WorkerError
+from redline.core.errors import MissingDependencyError, WorkerError
+from redline.core.processes import end_with_parent
 from redline.core.session import Session
 from redline.core.tensor import Array, Signature
 from redline.measurement.latency import WarmUp, time_calls, warm_up
@@ -139,6 +140,10 @@ class _Child:
             outcome, value = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise WorkerError(self._how_it_died()) from error
+        if outcome == "missing":
+            package, extra = value
+            missing = MissingDependencyError(package, extra=extra)
+            raise WorkerError(str(missing), missing=missing)
         if outcome == "error":
             raise WorkerError(value)
         return value
@@ -234,6 +239,7 @@ class _Server:
 
 def serve(address: str) -> None:
     """Answer the parent's commands; returns when the parent closes the connection or dies."""
+    end_with_parent()
     key = bytes.fromhex(os.environ.pop(_KEY_VARIABLE))
     server = _Server()
     with Client(address, authkey=key) as connection:
@@ -243,7 +249,9 @@ def serve(address: str) -> None:
             except EOFError:
                 return
             try:
-                answer = ("ok", getattr(server, command)(*arguments))
+                answer: tuple[str, Any] = ("ok", getattr(server, command)(*arguments))
+            except MissingDependencyError as error:
+                answer = ("missing", (error.package, error.extra))
             except Exception as error:  # noqa: BLE001 (an edge: the error becomes the parent's value)
                 lines = [line.strip() for line in str(error).splitlines() if line.strip()]
                 answer = ("error", lines[0] if lines else type(error).__name__)

@@ -12,6 +12,8 @@ import sys
 import numpy as np
 import onnx
 
+from redline.core.processes import end_with_parent
+
 
 def main(arguments: list[str]) -> None:
     """Read a model and its samples (arrays by input name, each entry one call), write the quantized model."""
@@ -39,4 +41,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     main(sys.argv[1:])

@@ -16,6 +16,7 @@ from pathlib import Path
 import onnx
 from onnx import ModelProto
 
+from redline.core.processes import end_with_parent
 from redline.formats.onnx_file import all_nodes, load_proto
 from redline.transforms.fold import fold_constants
 from redline.transforms.graphs import same_graph
@@ -107,6 +108,7 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     try:
         sys.exit(main(sys.argv[1:]))
     except Exception as error:  # noqa: BLE001 (the edge of a process: it becomes the reason)
