@@ -56,16 +56,25 @@ def open_variants(job: TuneJob, files: Files, variants: tuple[Variant, ...], ope
         elif variant.file and variant.file not in files:
             _record_variant(job, variant, None, files)
         elif not _finished(job, variant):
-            _open(job, variant, files, opened)
+            if opened.reference is None and not job.journal.has("agreement", variant=variant.name):
+                _open_baseline(job, files, opened)
+            if variant.name not in opened.workers:
+                _open(job, variant, files, opened)
         job.progress.advance(_VERIFY_S, f"verify {variant.title}")
+
+
+def _open_baseline(job: TuneJob, files: Files, opened: Opened) -> None:
+    baseline = next(variant for variant in job.variants if variant.name == job.baseline)
+    _open(job, baseline, files, opened)
 
 
 def _finished(job: TuneJob, variant: Variant) -> bool:
     """Whether nothing is left to do for a variant, so that a resumed run need not open it."""
-    if variant.name == job.baseline and not all(job.journal.has("agreement", variant=v.name) for v in job.variants):
-        return False
     rounds = {(variant.name, index) for index in range(job.options.rounds)}
-    measured = all(rounds <= job.journal.rounds(batch) for batch in job.options.batches)
+    measured = all(
+        rounds <= job.journal.rounds(batch) and job.journal.has("memory", variant=variant.name, batch=batch)
+        for batch in job.options.batches
+    )
     return measured and job.journal.has("agreement", variant=variant.name)
 
 
@@ -162,15 +171,18 @@ def _record_variant(job: TuneJob, variant: Variant, layers: Layers | None, files
 def _verify(job: TuneJob, variant: Variant, layers: Layers, opened: Opened) -> None:
     worker = opened.workers[variant.name]
     known = job.journal.has("agreement", variant=variant.name)
-    if known and opened.reference is not None:
+    is_reference = variant.name == job.baseline
+    if known and not is_reference:
         return
     first_s, outputs = _answers(job, worker)
-    if opened.reference is None:
+    if is_reference:
         opened.reference = outputs
         if not job.journal.has("dependence"):
             job.journal.append({"kind": "dependence", **dependence(outputs, job.verification).to_json()})
     if known:
         return
+    if opened.reference is None:
+        raise WorkerError("the reference has not answered")
     gate = Gate(min_agreement=job.options.min_agreement, max_accuracy_drop=job.options.max_accuracy_drop)
     agreement = compare_outputs(
         opened.reference,

@@ -195,7 +195,8 @@ def _row(
     row = _with_agreement(row, latest["agreement"].get(name))
     row = _with_process(row, latest["load"].get(name), latest["memory"].get(f"{name} {batch}"))
     failure = latest["failed"].get(name)
-    if failure and failure.get("batch") in (None, batch):
+    # A worker that died at one batch size was not asked at the next.
+    if failure and (failure.get("batch") in (None, batch) or (name, batch) not in windows):
         return replace(row, status="failed", reason=f"{failure['stage']}: {failure['reason']}")
     return _with_limit(_with_latency(row, windows, settings["baseline"]), limit)
 
