@@ -12,17 +12,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from redline import __version__
 from redline.commands.tune_files import make_auto_file, make_files
+from redline.commands.tune_folder import RESULTS, WEIGHTS, held_folder
 from redline.commands.tune_job import Listener, Progress, TuneJob
 from redline.commands.tune_measure import measure_all
 from redline.commands.tune_outputs import write_best, write_reports
 from redline.commands.tune_steps import describe_onnx, describe_torch, prepare_samples, save_arrays
 from redline.commands.tune_verify import Opened, open_variants
-from redline.core.errors import BusyError, InputError, MissingDependencyError
+from redline.core.errors import InputError, MissingDependencyError, WorkerError
 from redline.core.files import sha256_of
+from redline.core.tensor import Signature
 from redline.measurement.environment import fingerprint, noise_check, usable_cores
 from redline.measurement.results import FORMAT, ResultsFile
 from redline.measurement.summary import Study, summarize
@@ -31,8 +31,6 @@ from redline.tuning.conclusion import conclude
 from redline.tuning.journal import Journal
 from redline.tuning.options import TuneOptions
 from redline.tuning.plan import AUTO, BASELINE, BASELINE_WITHOUT_TORCH, Variant, choose_variants, with_control
-
-RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,19 +77,13 @@ def tune(
     """
     options = options or TuneOptions()
     folder = Path(out)
-    _check_folder(folder, resume=options.resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout as error:
-        raise BusyError(f"{folder} is held by another tune; wait for it or take another folder") from error
-    try:
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch, ResultsFile(folder / RESULTS) as file:
-            job = _job(model, data, labels, options, _Place(folder, Path(scratch), file, listener))
-            return _run(job)
-    finally:
-        lock.release()
+    with (
+        held_folder(folder, resume=options.resume),
+        tempfile.TemporaryDirectory(prefix=".work-", dir=folder) as scratch,
+        ResultsFile(folder / RESULTS) as file,
+    ):
+        job = _job(model, data, labels, options, _Place(folder, Path(scratch), file, listener))
+        return _run(job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +92,6 @@ class _Place:
     scratch: Path
     results: ResultsFile
     listener: Listener | None
-
-
-def _check_folder(folder: Path, *, resume: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file, expected a folder to write to")
-    if (folder / RESULTS).exists() and not resume:
-        raise InputError(f"{folder} holds a run already; go on with it by --resume, or take another folder")
 
 
 def _job(
@@ -121,8 +106,12 @@ def _job(
         variants = (*choose_variants((baseline,)), *variants)
     variants = with_control(variants, baseline)
     progress = Progress(place.listener, _expected_s(options, variants))
+    journal = Journal(place.results, place.folder)
+    settings = {**options.settings(), "threads": threads, "baseline": baseline}
+    journal.check_request(model, settings)
     progress.say("load the model")
     identity, description = _describe(model, options, place.folder, threads)
+    _check_batches(model, description, options.batches)
     calibration, verification, warning = prepare_samples(
         description,
         str(data) if data else None,
@@ -130,8 +119,6 @@ def _job(
         (options.calibration_samples, options.verification_samples),
         options.seed,
     )
-    journal = Journal(place.results, place.folder)
-    settings = {**options.settings(), "threads": threads, "baseline": baseline}
     journal.begin(
         {
             "kind": "run",
@@ -178,19 +165,24 @@ def _describe(model: str, options: TuneOptions, folder: Path, threads: int) -> t
         step = Source(factory=f"{describe_onnx.__module__}:{describe_onnx.__name__}", arguments={"path": model})
     else:
         _need_torch()
-        weights_file = folder / "artifacts" / "weights.safetensors"
+        weights_file = folder / WEIGHTS
         step = Source(
             factory=f"{describe_torch.__module__}:{describe_torch.__name__}",
             arguments={"ref": ref, "weights_file": str(weights_file)},
             environment=thread_environment(threads),
         )
-    description = call_in_fresh_process(step, timeout_s=600)
+    try:
+        description = call_in_fresh_process(step, timeout_s=600)
+    except WorkerError as error:
+        if error.missing is not None:
+            raise error.missing from error
+        raise
     has_file = weights_file is not None and not description["from_file"]
     source = weights_file if has_file else Path(model)
     identity = {
         "name": model,
         "ref": ref if weights_file else None,
-        "weights_file": "artifacts/weights.safetensors" if has_file else None,
+        "weights_file": WEIGHTS if has_file else None,
         "sha256": sha256_of(source) if source is not None else None,
         "parameters": description["parameters"],
         "inputs": description["signature"]["inputs"],
@@ -200,6 +192,13 @@ def _describe(model: str, options: TuneOptions, folder: Path, threads: int) -> t
         "notes": description["notes"],
     }
     return identity, description
+
+
+def _check_batches(model: str, description: dict[str, Any], batches: tuple[int, ...]) -> None:
+    fixed = Signature.from_json(description["signature"]).fixed_batch
+    if fixed is not None and batches != (fixed,):
+        given = ",".join(map(str, batches))
+        raise InputError(f"{model} takes batches of {fixed} only, got --batch {given}; type --batch {fixed}")
 
 
 def _need_torch() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from redline.core.errors import InputError
 from redline.core.files import sha256_of
 from redline.measurement.environment import Environment, comparable
-from redline.measurement.results import Record, ResultsFile
+from redline.measurement.results import FORMAT, Record, ResultsFile
 
 
 class Journal:
@@ -33,16 +33,32 @@ class Journal:
         if not self.results.records:
             self.append(run)
             return
-        differences = _differences(self.results.records[0], json.loads(json.dumps(run)))
+        self._refuse(_differences(self.results.records[0], json.loads(json.dumps(run))))
+        if self.has("conclusion"):
+            return
+        for name in {record["variant"] for record in self.results.records if record["kind"] == "failed"}:
+            self.append({"kind": "retry", "variant": name})
+
+    def check_request(self, model: str, settings: Mapping[str, Any]) -> None:
+        """Check early, before anything is loaded, that an interrupted run was of this model and these settings.
+
+        Raises:
+            InputError: it was not, or the file is not that of a run.
+        """
+        if not self.results.records:
+            return
+        old = self.results.records[0]
+        if old["kind"] != "run" or old.get("format") != FORMAT:
+            raise InputError(f"{self.results.path} is not a run that this Redline can go on with; take another folder")
+        known = {"model": {"name": model}, "settings": json.loads(json.dumps(settings))}
+        self._refuse(_changed(old, known))
+
+    def _refuse(self, differences: list[str]) -> None:
         if differences:
             raise InputError(
                 f"{self._folder} holds a run with {'; '.join(differences)}; "
                 "resume with the same, or take another folder"
             )
-        if self.has("conclusion"):
-            return
-        for name in {record["variant"] for record in self.results.records if record["kind"] == "failed"}:
-            self.append({"kind": "retry", "variant": name})
 
     def has(self, kind: str, **fields: object) -> bool:
         """Whether such a record was written."""
@@ -73,10 +89,14 @@ class Journal:
 
 
 def _differences(old: Record, new: Record) -> list[str]:
-    found = []
-    for part in ("model", "settings", "data"):
-        for key, value in new[part].items():
-            if old[part].get(key) != value:
-                found.append(f"another {part} {key} ({old[part].get(key)!r}, now {value!r})")
     machines = (Environment.from_json(record["environment"]) for record in (old, new))
-    return [*found, *comparable(*machines)]
+    return [*_changed(old, {part: new[part] for part in ("model", "settings", "data")}), *comparable(*machines)]
+
+
+def _changed(old: Record, new: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"another {part} {key} ({old[part].get(key)!r}, now {value!r})"
+        for part, values in new.items()
+        for key, value in values.items()
+        if old[part].get(key) != value
+    ]

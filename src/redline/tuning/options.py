@@ -6,7 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from redline.core.errors import InputError
-from redline.tuning.plan import OBJECTIVES, Objective
+from redline.tuning.plan import OBJECTIVES, Objective, choose_variants
+
+METHODS = ("minmax", "entropy", "percentile")
+_LONGEST_WINDOW_S = 60.0
+_LEAST = {"rounds": 3, "threads": 0, "calibration_samples": 1, "verification_samples": 1, "seed": 0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,11 +60,14 @@ class TuneOptions:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise InputError(f"{name} is {value}, expected 0 to 1")
-        for name, least in (("rounds", 3), ("threads", 0), ("calibration_samples", 1), ("verification_samples", 1)):
+        for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise InputError(f"{name} is {getattr(self, name)}, expected at least {least}")
-        if self.window_s <= 0:
-            raise InputError(f"window is {self.window_s} s, expected more than 0")
+        if not 0 < self.window_s <= _LONGEST_WINDOW_S:
+            raise InputError(f"window is {self.window_s} s, expected more than 0 and at most {_LONGEST_WINDOW_S}")
+        if self.method not in METHODS:
+            raise InputError(f"method is {self.method!r}, expected one of {', '.join(METHODS)}")
+        choose_variants(self.variants)
 
     def settings(self) -> dict[str, Any]:
         """What a resumed run must have in common with the interrupted one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -210,5 +211,7 @@ def choose_variants(names: tuple[str, ...]) -> tuple[Variant, ...]:
     known = {variant.name: variant for variant in VARIANTS}
     for name in names:
         if name not in known:
-            raise InputError(f"got variant {name!r}, expected one of {', '.join(known)}")
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
+            raise InputError(f"got variant {name!r}; {hint}")
     return tuple(v for v in VARIANTS if not names or v.name in names)
