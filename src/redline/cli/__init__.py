@@ -12,6 +12,17 @@ import typer
 
 from redline.core.errors import MissingDependencyError, RedlineError
 
+#: Packages that a command may import, with the extra that brings each.
+_EXTRAS = {
+    "torch": "torch",
+    "onnxscript": "torch",
+    "onnxoptimizer": "optimize",
+    "onnxslim": "optimize",
+    "openvino": "openvino",
+    "nncf": "openvino",
+    "vl_convert": "report",
+    "sklearn": "train",
+}
 EXIT_GATE, EXIT_INPUT, EXIT_MISSING, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS: tuple[str, ...] = (
     "doctor",
@@ -52,26 +63,38 @@ def main(arguments: list[str] | None = None) -> int:
         warnings.simplefilter("ignore")
     try:
         code = build_app()(words, standalone_mode=False)
-    except KeyboardInterrupt:
-        return _fail("interrupted; what was finished is kept", EXIT_INTERRUPTED, debug=debug)
-    except typer.Abort:
-        return _fail("interrupted; what was finished is kept", EXIT_INTERRUPTED, debug=debug)
+    except (KeyboardInterrupt, typer.Abort):
+        code = EXIT_INTERRUPTED
     except MissingDependencyError as error:
         return _fail(str(error), EXIT_MISSING, debug=debug)
     except RedlineError as error:
         return _fail(str(error), EXIT_INPUT, debug=debug)
     except OSError as error:
         return _fail(_os_error(error), EXIT_INPUT, debug=debug)
-    except Exception as error:
-        if not hasattr(error, "format_message"):
-            raise
-        return _fail(f"{error.format_message()}; see --help", EXIT_INPUT, debug=debug)
+    except Exception as error:  # noqa: BLE001 (the edge of the program: whatever it is becomes one line)
+        code, message = _unforeseen(error)
+        return _fail(message, code, debug=debug)
+    if code == EXIT_INTERRUPTED:  # typer makes this code of Ctrl-C
+        more = "; go on with --resume" if words[:1] == ["tune"] else ""
+        return _fail(f"interrupted; what was finished is kept{more}", EXIT_INTERRUPTED, debug=debug)
     return code if isinstance(code, int) else 0
 
 
 def entry_point() -> None:
     """What the installed ``redline`` script calls."""
     sys.exit(main())
+
+
+def _unforeseen(error: Exception) -> tuple[int, str]:
+    if hasattr(error, "format_message"):
+        return EXIT_INPUT, f"{error.format_message()}; see --help"
+    package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if package in _EXTRAS:
+        return EXIT_MISSING, str(MissingDependencyError(package, extra=_EXTRAS[package]))
+    if isinstance(error, MemoryError):
+        return EXIT_INPUT, "there is not enough memory; give smaller images, fewer samples or a smaller batch"
+    told = f"internal error, {type(error).__name__}: {error}"
+    return EXIT_INPUT, f"{told}; this is a mistake in Redline, please report it with the output of --debug"
 
 
 def _fail(message: str, code: int, *, debug: bool) -> int:
