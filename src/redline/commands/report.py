@@ -33,6 +33,8 @@ def report(run: str | Path, out: str | Path | None = None) -> Study:
     run, out = Path(run), None if out is None else Path(out)
     if out is not None and out.suffix.lower() not in WRITERS:
         raise InputError(f"got {out.name}, expected a name that ends in {', '.join(WRITERS)}")
+    if out is not None and out.resolve() == run.resolve():
+        raise InputError(f"got {out} as input and output, expected another output file")
     try:
         study = read_study(run)
     except (KeyError, TypeError, AttributeError) as error:

@@ -94,6 +94,8 @@ def run(
     target = Path(out) if out is not None else None
     if target is not None and target.suffix.lower() != ".npz":
         raise InputError(f"got {target} as output, expected a name that ends in .npz")
+    if target is not None and input is not None and target.resolve() == Path(input).resolve():
+        raise InputError(f"got {target} as input and output, expected another output file")
     opened = open_any(artifact, threads=threads, weights=weights)
     try:
         samples = _samples(opened, input)
