@@ -81,5 +81,5 @@ def test_names_are_not_read_as_markup(edited) -> None:
 def test_terminal_table_keeps_its_numbers_at_80_columns(study: Study) -> None:
     text = shown(study, width=80)
     assert max(map(len, text.splitlines())) <= 80
-    assert "6.33×" in text
+    assert "6.34×" in text
     assert "…" not in text

@@ -128,7 +128,7 @@ def _gemm_rate(job: TuneJob, precision: str, backend: str, options: Mapping[str,
     with Worker(source) as worker:
         matrix = _matrix(_GEMM_SIZE)
         worker.prepare(1, [matrix], limit_s=0.5)
-        samples = worker.time(1, duration_s=0.4, min_calls=3)
+        samples = worker.time(1, duration_s=0.8, min_calls=3)
     return Layers.of(dict(compiled["layers"])).precision, gflops(samples, multiply_adds=_GEMM_SIZE**3)
 
 

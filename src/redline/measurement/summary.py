@@ -157,6 +157,8 @@ def _unique(variants: Iterable[Record]) -> list[Record]:
 
 #: Below this, the 99th percentile is the slowest call or the next: an accident and no property of the variant.
 SAMPLES_FOR_P99 = 100
+#: On a quiet machine the median call takes a few percent more than the fastest ones.
+DISTURBED = 1.3
 Windows = dict[tuple[str, int], dict[int, list[float]]]
 
 
@@ -271,10 +273,22 @@ def _mark(row: Row, conclusion: Record | None) -> Row:
     )
 
 
-def _warnings(run: Record, rows: Iterable[Row]) -> tuple[str, ...]:
-    told = [run["data"].get("warning"), run["environment"].get("noise", {}).get("warning")]
+def _warnings(run: Record, rows: Sequence[Row]) -> tuple[str, ...]:
+    noise = run["environment"].get("noise") or {}
+    told = [run["data"].get("warning"), noise.get("warning"), _about_disturbance(rows)]
     told += [_about_control(row) for row in rows if row.control]
     return tuple(text for text in told if text)
+
+
+def _about_disturbance(rows: Sequence[Row]) -> str | None:
+    """How much longer a usual call took than an undisturbed one, over all variants."""
+    slowed = sorted(percentile(row.samples_s, 50) / percentile(row.samples_s, 5) for row in rows if row.windows_s)
+    if not slowed or slowed[len(slowed) // 2] < DISTURBED:
+        return None
+    return (
+        f"other work disturbed the measuring: a usual call took {slowed[len(slowed) // 2]:.1f} times as long as an "
+        "undisturbed one. Speed-ups compare undisturbed calls; the medians in the table are those of a busy machine"
+    )
 
 
 def _about_control(row: Row) -> str | None:
