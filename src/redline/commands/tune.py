@@ -213,7 +213,8 @@ def _run(job: TuneJob) -> TuneResult:
         with Opened() as opened:
             files = make_files(job)
             open_variants(job, files, job.variants, opened)
-            if _int8_fails(job) and make_auto_file(job, files):
+            if _int8_fails(job):
+                make_auto_file(job, files)
                 open_variants(job, files, AUTO, opened)
             measure_all(job, opened.workers)
         study = summarize(job.journal.results.records)

@@ -11,7 +11,7 @@ from redline.commands.tune_steps import load_arrays, save_arrays
 from redline.core.errors import WorkerError
 from redline.core.files import sha256_of
 from redline.measurement.worker import Source, call_in_fresh_process
-from redline.tuning.plan import AUTO_FILE, FileStep, files_of
+from redline.tuning.plan import AUTO, AUTO_FILE, FileStep, files_of
 
 STEPS = "redline.commands.tune_steps"
 _STEP_S = 6.0
@@ -125,7 +125,7 @@ def _arguments(job: TuneJob, step: FileStep, files: Files, out: Path) -> dict[st
 def _record_failure(job: TuneJob, step: FileStep, reason: str) -> None:
     if step.name in ("exported", "optimized"):
         return
-    for variant in job.variants:
+    for variant in (*job.variants, *AUTO):
         if variant.file == step.name and find_spec(variant.runtime) is not None:
             job.journal.append(
                 {"kind": "failed", "variant": variant.name, "batch": None, "stage": "build", "reason": reason}
