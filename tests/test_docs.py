@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import typer.main
-from PIL import Image
 
 from redline.cli import COMMANDS, build_app
 
@@ -49,12 +47,14 @@ def workspace(tmp_path: Path) -> Path:
     factory = next(b for b in blocks(ROOT / "docs/guides/tune.md") if b.mark == "file: your.py")
     (tmp_path / "your.py").write_text(factory.code)
     (tmp_path / "images").mkdir()
-    with np.load(ROOT / "src/redline/data/assets/digits.npz") as shipped:
-        digits, labels = shipped["test_images"][:24], shipped["test_labels"][:24]
-    for index, pixels in enumerate(digits):
-        Image.fromarray(pixels).save(tmp_path / "images" / f"{index}.png")
-    rows = [f"{index}.png,{label}" for index, label in enumerate(labels)]
-    (tmp_path / "images" / "labels.csv").write_text("\n".join(["file,label", *rows, ""]))
+    photos = ROOT / "src/redline/data/assets/photos"
+    rows = ["file,label"]
+    for photo in sorted([*photos.glob("test_*_00.jpg"), *photos.glob("test_*_01.jpg")]):
+        _, label, index = photo.stem.split("_")
+        file = f"{label}.jpg" if index == "00" else f"{label}_{index}.jpg"
+        shutil.copy(photo, tmp_path / "images" / file)
+        rows.append(f"{file},{label}")
+    (tmp_path / "images" / "labels.csv").write_text("\n".join([*rows, ""]))
     shutil.copy(ROOT / "tests/reporting/data/sample.jsonl", tmp_path / "results.jsonl")
     return tmp_path
 
