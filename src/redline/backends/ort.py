@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +15,7 @@ import onnxruntime as ort
 
 from redline.backends.refusals import check_platform, refused
 from redline.core.artifact import Engine, OnnxModel, Step
-from redline.core.errors import InputError
+from redline.core.errors import BuildError, InputError
 from redline.core.files import sha256_of, whole_file
 from redline.core.host import cpu_identity
 from redline.core.tensor import Array, Signature
@@ -74,7 +77,7 @@ class OnnxRuntime:
             options = _session_options(self.options)
             options.optimized_model_filepath = str(scratch)
             options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "")
-            _open(model.path, options)
+            self._save(model, options, engine_path)
             proto = onnx.load_model(str(scratch))
         engine = Engine(
             path=engine_path,
@@ -96,6 +99,15 @@ class OnnxRuntime:
         )
         engine.save()
         return engine
+
+    def _save(self, model: OnnxModel, options: ort.SessionOptions, engine_path: Path) -> None:
+        try:
+            _open(model.path, options)
+        except BuildError as error:
+            # Of a full disk the runtime says "Protobuf serialization failed".
+            if shutil.disk_usage(engine_path.parent).free < model.size_bytes:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(engine_path)) from error
+            raise
 
     def load(self, engine: Engine) -> OrtSession:
         """Load an engine that was compiled here."""

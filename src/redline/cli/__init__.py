@@ -106,6 +106,6 @@ def _fail(message: str, code: int, *, debug: bool) -> int:
 
 
 def _os_error(error: OSError) -> str:
-    if error.errno == errno.ENOSPC:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full ({error.filename or 'while writing'}); nothing half-written was kept, free some space"
-    return f"{error.filename or 'file'}: {error.strerror or error}"
+    return f"{error.filename or 'while reading or writing'}: {error.strerror or error}"

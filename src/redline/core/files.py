@@ -39,6 +39,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         scratch.chmod(0o666 & ~_umask())
         scratch.replace(path)
         _flush(path.parent)
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         scratch.unlink(missing_ok=True)
 

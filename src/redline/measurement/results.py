@@ -37,9 +37,13 @@ class ResultsFile:
         """Write one record and wait until the disk has it."""
         value = dict(record)
         line = json.dumps(value, allow_nan=False, default=_plain) + "\n"
-        self._file.write(line.encode())
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            self._file.write(line.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
         self.records.append(json.loads(line))
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ Run as ``python -m redline.measurement.worker ADDRESS`` it is the process itself
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import secrets
@@ -29,6 +30,8 @@ from redline.measurement.latency import WarmUp, time_calls, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
 
 _KEY_VARIABLE = "REDLINE_WORKER_KEY"
+# Nobody's fault and the same for whoever comes next, so that going on would only make a list of failures.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 Json = Argument | Mapping[str, "Json"] | Sequence["Json"]
 
 
@@ -111,6 +114,7 @@ def call_in_fresh_process(source: Source, *, timeout_s: float) -> Any:
 
     Raises:
         WorkerError: the function raised, crashed or took longer than ``timeout_s``; the message has the reason.
+        OSError: the disk is full.
     """
     child = _Child(source.environment, timeout_s)
     try:
@@ -140,6 +144,8 @@ class _Child:
             outcome, value = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
             raise WorkerError(self._how_it_died()) from error
+        if outcome == "no space":
+            raise OSError(*value)
         if outcome == "missing":
             package, extra = value
             missing = MissingDependencyError(package, extra=extra)
@@ -253,9 +259,18 @@ def serve(address: str) -> None:
             except MissingDependencyError as error:
                 answer = ("missing", (error.package, error.extra))
             except Exception as error:  # noqa: BLE001 (an edge: the error becomes the parent's value)
-                lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-                answer = ("error", lines[0] if lines else type(error).__name__)
+                answer = _told(error)
             connection.send(answer)
+
+
+def _told(error: Exception) -> tuple[str, Any]:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
+            return "no space", (cause.errno, cause.strerror, cause.filename)
+        cause = cause.__cause__ or cause.__context__
+    return "error", lines[0] if lines else type(error).__name__
 
 
 if __name__ == "__main__":
