@@ -97,7 +97,12 @@ def tune(work: Path, threads: int) -> tuple[dict[str, Any], Samples]:
     recommended = {}
     for batch in BATCHES:
         folder = work / f"tune-b{batch}"
-        options = TuneOptions(batches=(batch,), threads=threads, resume=(folder / "results.jsonl").exists())
+        options = TuneOptions(
+            batches=(batch,),
+            threads=threads,
+            rounds=40 if batch == 1 else 15,
+            resume=(folder / "results.jsonl").exists(),
+        )
         result = redline.tune("resnet18", folder, options=options)
         assert result.study.conclusion is not None
         recommended[str(batch)] = result.study.conclusion["recommended"]
@@ -217,7 +222,7 @@ def measure(entries: list[Entry], samples: Samples, schedule: Schedule) -> list[
                 found = compare_outputs(reference, outputs, labels=samples.labels, precision="int8")
                 agreements[entry.name] = {**row, "top1_agreement": found.top1_agreement, "accuracy": found.accuracy}
             windows: dict[str, list[list[float]]] = {name: [] for name in workers}
-            order = replace(schedule, rounds=schedule.rounds if batch == 1 else schedule.rounds // 2)
+            order = replace(schedule, rounds=schedule.rounds if batch == 1 else schedule.rounds // 3)
 
             def keep(window: Window, windows: dict[str, list[list[float]]] = windows) -> None:
                 windows[window.variant].append(window.samples_s)

@@ -5,6 +5,7 @@ The variable ``REDLINE_BENCHMARK_STATE`` names the state dict.
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ def resnet18() -> nn.Module:
     spec = importlib.util.spec_from_file_location("resnet", _DEFINITION)
     assert spec is not None
     assert spec.loader is not None
-    definition = importlib.util.module_from_spec(spec)
+    definition = sys.modules["resnet"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(definition)
     state = torch.load(os.environ["REDLINE_BENCHMARK_STATE"], weights_only=True)
     model: nn.Module = definition.resnet18(num_classes=len(state["fc.bias"]))

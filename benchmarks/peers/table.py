@@ -40,7 +40,13 @@ PEERS = (
     Peer(name="olive", script="with_olive.py", environment="olive"),
     Peer(name="optimum", script="with_optimum.py", environment="optimum"),
     Peer(name="torchao", script="with_torchao.py", environment="torchao", needs_torch=True),
-    Peer(name="model-navigator", script="with_model_navigator.py", environment="model_navigator", needs_torch=True),
+    Peer(
+        name="model-navigator",
+        script="with_model_navigator.py",
+        environment="model_navigator",
+        needs_torch=True,
+        limit_s=200.0,
+    ),
 )
 
 
