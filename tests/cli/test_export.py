@@ -160,4 +160,4 @@ def test_models_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     code, text, _ = run(capsys, "models", "--json")
     assert code == 0
     assert {"resnet18", "resnet34", "resnet50", "mlp", "convnet", "digits"} <= {row["name"] for row in json.loads(text)}
-    assert "11,183,181" in run(capsys, "models")[1]
+    assert "11,182,155" in run(capsys, "models")[1]

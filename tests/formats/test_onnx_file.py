@@ -12,6 +12,7 @@ from tests.onnx_models import conv_model, save_graph
 
 from redline.core.artifact import Step
 from redline.core.errors import ArtifactError, RedlineError
+from redline.core.preprocess import Preprocess, Usage
 from redline.formats.onnx_file import layers_of, load_proto, read_onnx, save_proto
 
 
@@ -111,3 +112,12 @@ def test_a_sequence_is_not_a_tensor(tmp_path: Path) -> None:
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
     with pytest.raises(RedlineError, match="expected a tensor"):
         read_onnx(path)
+
+
+def test_what_the_file_says_about_its_use_goes_on_through_every_step(tmp_path: Path) -> None:
+    usage = Usage(preprocess=Preprocess(height_px=16, width_px=16, mean=(0.1,) * 3), class_names=("cat", "dog"))
+    proto = load_proto(conv_model(tmp_path / "m.onnx"))
+    first = save_proto(proto, tmp_path / "a.onnx", step=step("one"), parent=None, usage=usage)
+    second = save_proto(load_proto(first.path), tmp_path / "b.onnx", step=step("two"), parent=first)
+    assert read_onnx(second.path).usage == usage
+    assert read_onnx(tmp_path / "m.onnx").usage == Usage()

@@ -59,13 +59,13 @@ def test_another_models_weights(tmp_path, change, message):
 
 def test_a_pickled_model_is_refused_with_the_reason(tmp_path):
     torch.save(nn.Linear(1, 1), tmp_path / "a.pt")
-    with pytest.raises(ArtifactError, match=r"could run any code; save model.state_dict\(\)"):
+    with pytest.raises(ArtifactError, match="runs whatever code is in it; save the state dict"):
         build("mlp", tmp_path / "a.pt")
 
 
 def test_no_state_dict(tmp_path):
     torch.save([1, 2], tmp_path / "a.pt")
-    with pytest.raises(ArtifactError, match="holds list, expected a state dict"):
+    with pytest.raises(ArtifactError, match="holds a list, expected a state dict"):
         build("mlp", tmp_path / "a.pt")
 
 
@@ -85,7 +85,7 @@ def test_no_file_and_no_weights_by_its_name(tmp_path):
     with pytest.raises(ArtifactError, match="is not there"):
         build("mlp", tmp_path / "none.pt")
     (tmp_path / "a.onnx").write_bytes(b"")
-    with pytest.raises(ArtifactError, match="expected weights in"):
+    with pytest.raises(ArtifactError, match="truncated or not a PyTorch file"):
         build("mlp", tmp_path / "a.onnx")
 
 

@@ -16,6 +16,7 @@ from redline.commands.optimize import difference
 from redline.commands.sessions import open_onnx
 from redline.core.artifact import OnnxModel
 from redline.core.errors import ExportError, InputError, RedlineError
+from redline.core.preprocess import Usage
 from redline.core.tensor import Array
 from redline.formats.torch_values import at_batch, like, named_tensors
 from redline.networks.load import ModelRef, TorchModel, load_model
@@ -105,7 +106,8 @@ def export_model(model: TorchModel, out: Path, options: ExportOptions) -> Export
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-", suffix=".partial") as folder:
         scratch = Path(folder) / out.name
-        written = export_module(model.module, model.example_inputs, model.input_names, scratch, options)
+        told = replace(options, usage=Usage(preprocess=model.preprocess, class_names=model.class_names or ()))
+        written = export_module(model.module, model.example_inputs, model.input_names, scratch, told)
         largest = _compare(model, written, _feeds(model, sizes, grow=options.dynamic_size))
         for file in sorted(Path(folder).iterdir(), key=lambda path: path == scratch):
             file.replace(out.parent / file.name)

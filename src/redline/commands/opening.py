@@ -105,8 +105,9 @@ def _open_file(path: Path, threads: int, *, as_it_is: bool) -> Opened:
 
     model = read_onnx(path)
     options: dict[str, Argument] = {"threads": threads, **(_AS_IT_IS if as_it_is else {})}
+    told = model.usage.preprocess
     try:
-        preprocess = infer_preprocess(model.signature)
+        preprocess = told or infer_preprocess(model.signature)
     except InputError:
         preprocess = None  # an input of dynamic height: only whoever gives images needs to say the size
     return Opened(
@@ -115,7 +116,8 @@ def _open_file(path: Path, threads: int, *, as_it_is: bool) -> Opened:
         layers=model.layers,
         precision=coarsest(model.layers),
         preprocess=preprocess,
-        assumption=_assumed(preprocess) if preprocess else None,
+        class_names=model.usage.class_names or None,
+        assumption=_assumed(preprocess) if preprocess and not told else None,
     )
 
 

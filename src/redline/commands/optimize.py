@@ -65,7 +65,7 @@ def optimize(
     samples = (
         synthetic_samples(read.signature, _SAMPLES, seed=_SEED)
         if data is None
-        else load_samples(Path(data), read.signature, None, limit=_SAMPLES)
+        else load_samples(Path(data), read.signature, read.usage.preprocess, limit=_SAMPLES)
     )
     return run_passes(read, target, passes=passes, check=same_answers(read, samples, atol=atol, rtol=rtol))
 

@@ -143,7 +143,14 @@ def agreement_gate(reference: OnnxModel, samples: Samples, gate: Gate) -> AutoGa
 
 def _static(source: OnnxModel, out: Path, data: Path, options: QuantizeOptions, progress: Progress | None) -> Quantized:
     wanted = 2 * options.samples if options.auto else options.samples
-    loaded = load_samples(data, source.signature, None, labels=options.labels, limit=wanted)
+    loaded = load_samples(
+        data,
+        source.signature,
+        source.usage.preprocess,
+        labels=options.labels,
+        classes=source.usage.class_names or None,
+        limit=wanted,
+    )
     chosen = StaticOptions(target=options.target, method=options.method, keep_float=options.keep)
     errors: tuple[LayerError, ...] = ()
     tried: tuple[Try, ...] = ()

@@ -52,9 +52,9 @@ def describe_onnx(path: str) -> dict[str, Any]:
     return {
         "signature": model.signature.to_json(),
         "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
-        "preprocess": None,
+        "preprocess": model.usage.preprocess.to_json() if model.usage.preprocess else None,
         "asset": None,
-        "class_names": None,
+        "class_names": list(model.usage.class_names) or None,
         "from_file": True,
         "notes": [],
     }

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from redline.core.errors import ArtifactError, EngineMismatchError
 from redline.core.files import sha256_of, write_whole
+from redline.core.preprocess import Usage
 from redline.core.tensor import Signature
 
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8", "none"]
@@ -91,6 +92,7 @@ class OnnxModel:
     layers: Layers
     size_bytes: int
     provenance: tuple[Step, ...] = ()
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def precision(self) -> Precision:

@@ -1,4 +1,4 @@
-"""How an image becomes a model's input, as data that travels with the model."""
+"""What a model's file says about its use: how an image becomes its input, what its classes are called."""
 
 from __future__ import annotations
 
@@ -61,3 +61,32 @@ class Preprocess:
     def from_json(cls, value: Mapping[str, Any]) -> Preprocess:
         """The inverse of :meth:`to_json`."""
         return cls(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What travels in a model's file besides the graph.
+
+    Attributes:
+        preprocess: How an image becomes its input; None where nobody said.
+        class_names: In the order of their indices; empty where nobody said.
+    """
+
+    preprocess: Preprocess | None = None
+    class_names: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that :meth:`from_json` reads back."""
+        return {
+            "preprocess": self.preprocess.to_json() if self.preprocess else None,
+            "class_names": list(self.class_names),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Usage:
+        """The inverse of :meth:`to_json`."""
+        preprocess = value.get("preprocess")
+        return cls(
+            preprocess=Preprocess.from_json(preprocess) if preprocess else None,
+            class_names=tuple(str(name) for name in value.get("class_names") or ()),
+        )

@@ -17,9 +17,11 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from redline.core.artifact import Layers, OnnxModel, Precision, Step
 from redline.core.errors import ArtifactError
 from redline.core.files import sha256_of, whole_file
+from redline.core.preprocess import Usage
 from redline.core.tensor import Dim, Signature, TensorSpec
 
 PROVENANCE_KEY = "redline.provenance"
+USAGE_KEY = "redline.usage"
 _TWO_GIB = (1 << 31) - (1 << 20)
 _INT8_OPS = frozenset(
     {"QLinearConv", "ConvInteger", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm"}
@@ -91,19 +93,27 @@ def describe(path: Path, proto: ModelProto) -> OnnxModel:
         layers=layers_of(typed),
         size_bytes=_size_bytes(path, proto),
         provenance=_read_provenance(proto),
+        usage=_read_usage(proto),
     )
 
 
-def save_proto(proto: ModelProto, out: Path, *, step: Step, parent: OnnxModel | None) -> OnnxModel:
+def save_proto(
+    proto: ModelProto, out: Path, *, step: Step, parent: OnnxModel | None, usage: Usage | None = None
+) -> OnnxModel:
     """Write a model, whole or not at all, with ``parent``'s history and ``step`` in its metadata.
+
+    ``usage`` goes into the metadata too; where it is None, ``parent``'s does.
 
     A model of 2 GiB or more gets its weights beside it in ``<out>.data``, as the format demands.
     """
     steps = [*(parent.provenance if parent else ()), step]
-    kept = [prop for prop in proto.metadata_props if prop.key != PROVENANCE_KEY]
+    kept = [prop for prop in proto.metadata_props if prop.key not in (PROVENANCE_KEY, USAGE_KEY)]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)
     proto.metadata_props.add(key=PROVENANCE_KEY, value=json.dumps([s.to_json() for s in steps]))
+    usage = usage or (parent.usage if parent else Usage())
+    if usage != Usage():
+        proto.metadata_props.add(key=USAGE_KEY, value=json.dumps(usage.to_json()))
     if proto.ByteSize() < _TWO_GIB:
         with whole_file(out) as scratch:
             scratch.write_bytes(proto.SerializeToString())
@@ -250,6 +260,14 @@ def _read_provenance(proto: ModelProto) -> tuple[Step, ...]:
         return tuple(Step.from_json(step) for step in json.loads(text))
     except (ValueError, KeyError, TypeError):
         return ()
+
+
+def _read_usage(proto: ModelProto) -> Usage:
+    text = next((prop.value for prop in proto.metadata_props if prop.key == USAGE_KEY), "{}")
+    try:
+        return Usage.from_json(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Usage()
 
 
 def _save_with_external_data(proto: ModelProto, out: Path) -> None:  # pragma: no cover

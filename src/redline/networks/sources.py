@@ -13,17 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from types import ModuleType
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from redline.core.errors import ArtifactError, InputError, MissingDependencyError
 from redline.core.preprocess import Preprocess
+from redline.networks.weights import kind_of, load_pickle, read_weights
 
 _SEED = 0
 
@@ -67,7 +65,7 @@ def from_factory(path: Path, function: str) -> Source:
         return Source(module=made)
     if isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module):
         return Source(module=made[0], example_inputs=_examples(made[1], where))
-    raise InputError(f"{where} returned {_kind(made)}, expected an nn.Module or (nn.Module, example inputs)")
+    raise InputError(f"{where} returned {kind_of(made)}, expected an nn.Module or (nn.Module, example inputs)")
 
 
 def from_file(path: Path) -> Source:
@@ -137,36 +135,13 @@ def apply_weights(module: nn.Module, path: Path) -> None:
     Raises:
         InputError: the file cannot be read, is not a state dict, or does not fit the module.
     """
-    state = read_state_dict(path)
+    state = read_weights(path).tensors
     try:
         module.load_state_dict(state)
     except RuntimeError as error:
         reasons = [line.strip() for line in str(error).splitlines()[1:] if line.strip()]
         reason = reasons[0][:200] if reasons else first_line(error)
         raise InputError(f"{path} does not fit the model: {reason}") from error
-
-
-def read_state_dict(path: Path) -> dict[str, Tensor]:
-    """Tensors by name; nesting under ``state_dict`` or ``model`` and DataParallel's ``module.`` come off.
-
-    Raises:
-        InputError: the file is missing, broken, or holds something else than tensors.
-    """
-    if not path.is_file():
-        raise InputError(f"{path} is not a file; expected weights (.safetensors, or a state dict .pt/.pth)")
-    if path.suffix == ".safetensors":
-        try:
-            return dict(load_file(path))
-        except SafetensorError as error:
-            raise ArtifactError(f"{path} is truncated or not a safetensors file: {first_line(error)}") from error
-    value = _load_pickle(path)
-    for key in ("state_dict", "model"):
-        if isinstance(value, Mapping) and isinstance(value.get(key), Mapping):
-            value = value[key]
-    if not isinstance(value, Mapping) or not all(isinstance(item, Tensor) for item in value.values()):
-        raise InputError(f"{path} holds {_kind(value)}, expected a state dict (tensors by name)")
-    wrapped = all(str(name).startswith("module.") for name in value)
-    return {str(name).removeprefix("module." if wrapped else ""): tensor for name, tensor in value.items()}
 
 
 def first_line(error: BaseException) -> str:
@@ -212,26 +187,12 @@ def _from_torchscript(path: Path) -> Source:
 
 
 def _refuse_pickle(path: Path) -> InputError:
-    value = _load_pickle(path)
+    value = load_pickle(path)
     if isinstance(value, Mapping):
         return InputError(
             f"{path} holds weights without a model; give the model's name or file.py:function, and --weights {path}"
         )
-    return InputError(f"{path} holds {_kind(value)}, expected a .pt2 or TorchScript file")
-
-
-def _load_pickle(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        if "GLOBAL" not in str(error) and "class" not in str(error):  # not an object that it refuses: no pickle at all
-            raise ArtifactError(f"{path} is truncated or not a PyTorch file ({path.stat().st_size} bytes)") from error
-        raise InputError(
-            f"{path} is a pickled Python object, and loading one runs whatever code is in it; save the state dict "
-            "(torch.save(model.state_dict(), ...)) or the program (torch.export.save) instead"
-        ) from error
-    except (RuntimeError, KeyError, EOFError, ValueError) as error:
-        raise ArtifactError(f"{path} is truncated or not a PyTorch file ({path.stat().st_size} bytes)") from error
+    return InputError(f"{path} holds {kind_of(value)}, expected a .pt2 or TorchScript file")
 
 
 def _zip_names(path: Path) -> list[str]:
@@ -287,17 +248,13 @@ def _examples(value: Any, where: str) -> tuple[Any, ...] | Mapping[str, Any]:
         return tuple(value)
     if isinstance(value, Mapping):
         return dict(value)
-    raise InputError(f"{where}: example inputs are {_kind(value)}, expected a tuple or dict of tensors")
+    raise InputError(f"{where}: example inputs are {kind_of(value)}, expected a tuple or dict of tensors")
 
 
 def _what(error: BaseException, path: Path) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     line = frames[-1].lineno if frames else getattr(error, "lineno", None)
     return f"{type(error).__name__}: {first_line(error)}" + (f" (line {line})" if line else "")
-
-
-def _kind(value: object) -> str:
-    return "None" if value is None else f"a {type(value).__name__}"
 
 
 def _optional(package: str) -> Any:

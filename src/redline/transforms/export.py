@@ -23,6 +23,7 @@ from torch.jit._trace import TracerWarning
 from redline.core.artifact import OnnxModel, Step
 from redline.core.errors import ExportError, InputError
 from redline.core.files import whole_file
+from redline.core.preprocess import Usage
 from redline.formats.onnx_file import load_proto, opset_of, save_proto, versions
 from redline.formats.torch_values import FlatOutputs, at_batch, batch_size_of, has_batch, named_tensors
 from redline.transforms.export_errors import explain, first_line
@@ -46,6 +47,7 @@ class ExportOptions:
         exporter: None for dynamo, or torchscript where dynamo has no answer: an opset before 18, a TorchScript module.
         fold: False leaves batch normalization and constants as they are in the module (torchscript only), for those
             who want to watch graph passes work.
+        usage: What the file should say about images and classes.
     """
 
     batch: Literal["dynamic"] | int = "dynamic"
@@ -53,6 +55,7 @@ class ExportOptions:
     opset: int | None = None
     exporter: Exporter | None = None
     fold: bool = True
+    usage: Usage = field(default_factory=Usage)
 
     def __post_init__(self) -> None:
         if self.batch != "dynamic" and (not isinstance(self.batch, int) or self.batch < 1):
@@ -94,7 +97,7 @@ def export_module(
     """Export ``module`` in eval mode; it goes back to the mode it was in.
 
     The file is checked, has no trace of this machine's paths, and is written whole or not at all. What the exporter
-    warned of is in the provenance, under ``notes``.
+    warned of is in the provenance, under ``notes``; ``options.usage`` travels in its metadata.
 
     Raises:
         ExportError: names the operator or the line of the module that is to blame, and what to try.
@@ -124,7 +127,7 @@ def export_module(
         parent_sha256=None,
         versions=versions("torch", "onnx", "onnxscript"),
     )
-    return save_proto(proto, out, step=step, parent=None)
+    return save_proto(proto, out, step=step, parent=None, usage=options.usage)
 
 
 def export_torchscript(module: nn.Module, example_inputs: Sequence[Tensor], out: Path) -> None:
