@@ -115,7 +115,7 @@ def tune(work: Path, threads: int) -> tuple[dict[str, Any], Samples]:
         "asset": "photos",
     }
     calibration, verification, _ = prepare_samples(description, None, None, (64, 256), 0)
-    np.savez(work / "calibration.npz", x=calibration.inputs["input"])
+    np.savez(work / "calibration.npz", x=next(iter(calibration.inputs.values())))
     save_state(work / "state.pt")
     return {"recommended": recommended, "calibration": len(calibration), "peers": []}, verification
 

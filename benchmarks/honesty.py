@@ -1,8 +1,8 @@
 """Does Redline call equals equal and see a 5 % delay? Prints how often, and writes every interval.
 
-Each run starts fresh worker processes and measures as ``redline tune`` does, with its defaults: the same engine file
-three times, as it is (A), as it is once more (A'), and with 5 % artificial delay (D). Wanted in at least 95 of 100
-runs: A against A' is "no difference", A against D is "slower".
+Each run starts fresh worker processes and measures as ``redline tune`` does: the same engine file three times, as it
+is (A), as it is once more (A'), and with 5 % artificial delay (D). Wanted in at least 95 of 100 runs: A against A' is
+"no difference", A against D is "slower".
 
     python benchmarks/honesty.py --runs 100 -o results/cpu/honesty.json
 """

@@ -21,7 +21,7 @@ class Bare:
 
     def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
         """Run once."""
-        return {"output": np.asarray(self._run(inputs["input"]))}
+        return {"output": np.asarray(self._run(next(iter(inputs.values()))))}
 
     def close(self) -> None:
         """Nothing to free."""

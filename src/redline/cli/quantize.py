@@ -88,7 +88,8 @@ def _show(result: Quantized, *, report: bool) -> None:
     for word, one in (("before", result.source), ("after", result.model)):
         table.add_row(word, escape(one.path.name), f"{one.size_bytes / 1e6:.1f} MB", one.layers.describe())
     console.print(table)
-    lines = [f"{result.source.size_bytes / result.model.size_bytes:.2f} times smaller"]
+    times = result.source.size_bytes / result.model.size_bytes
+    lines = [f"{times:.2f} times smaller" if times >= 1 else f"{1 / times:.2f} times larger"]
     if result.samples:
         lines[0] += f"; calibrated on {result.samples} samples" + (
             f" ({result.skipped} files skipped)" if result.skipped else ""

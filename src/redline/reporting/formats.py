@@ -132,15 +132,20 @@ def count(value: float | None) -> str:
     return DASH if value is None else f"{value:,.0f}"
 
 
+_WIDEST = 50
+
+
 def interval(low: float | None, high: float | None) -> str:
     """A confidence interval of a ratio.
 
-    >>> interval(6.21, 6.444), interval(None, None)
-    ('6.21–6.44', '')
+    >>> interval(6.21, 6.444), interval(0.001, 900.0), interval(None, None)
+    ('6.21–6.44', 'too wide to say', '')
     """
     if low is None or high is None:
         return ""
     decimals = 1 if low >= 10 else 2
+    if high > _WIDEST * low:
+        return "too wide to say"
     return f"{low:.{decimals}f}–{high:.{decimals}f}"
 
 

@@ -10,6 +10,9 @@ from redline.tuning.pareto import pareto_front, recommend
 from redline.tuning.plan import Objective
 
 
+_WIDEST = 50
+
+
 def conclude(study: Study, *, batch: int, objective: Objective) -> dict[str, Any]:
     """The ``conclusion`` record: the recommended variant, why it, what it costs, why not the others.
 
@@ -58,6 +61,8 @@ def speed_text(row: Row) -> str:
         return "the baseline itself"
     if row.speedup is None or row.speedup_low is None or row.speedup_high is None:
         return "not compared with the baseline"
+    if row.speedup_high > _WIDEST * row.speedup_low:
+        return "too disturbed to compare with the baseline: measure again on a quieter machine, or with more rounds"
     interval = f"99 % interval {row.speedup_low:.2f} to {row.speedup_high:.2f}"
     if row.verdict == "no difference":
         return f"no difference from the baseline ({interval})"
