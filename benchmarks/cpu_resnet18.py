@@ -60,6 +60,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--window", type=float, default=0.05)
+    parser.add_argument("--only", nargs="*", help="head to head: PyTorch eager and the entries whose names begin so")
     parser.add_argument("--work", type=Path, help="keep what is made here, and reuse it")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
@@ -68,6 +69,8 @@ def main() -> int:
         environment = fingerprint(noise=noise_check()).to_json()
         tuned, verification = tune(work, args.threads)
         entries = [*our_entries(work, args.threads), *peer_entries(work, tuned, args.threads)]
+        if args.only:
+            entries = [entry for entry in entries if entry.name.startswith((EAGER, *args.only))]
         schedule = Schedule(rounds=args.rounds, window_s=args.window)
         rows = measure(entries, verification, schedule)
         document = {

@@ -150,3 +150,8 @@ def test_decision_records_are_short_and_whole(record: Path) -> None:
     assert len(lines) <= 40
     assert [line for line in lines if line.startswith("## ")] == ["## Context", "## Decision", "## Consequences"]
     assert lines[0].startswith(f"# {int(record.name[:4])}. ")
+
+
+def test_the_readme_shows_the_committed_result() -> None:
+    done = subprocess.run([sys.executable, ROOT / "scripts" / "readme-result", "--check"], check=False)
+    assert done.returncode == 0, "run scripts/readme-result"
