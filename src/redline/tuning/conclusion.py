@@ -9,7 +9,6 @@ from redline.measurement.summary import Row, Study
 from redline.tuning.pareto import pareto_front, recommend
 from redline.tuning.plan import Objective
 
-
 _WIDEST = 50
 
 
@@ -36,7 +35,7 @@ def conclude(study: Study, *, batch: int, objective: Objective) -> dict[str, Any
         "objective": objective,
         "headline": _headline(best, batch),
         "sentences": sentences,
-        "losers": [{"variant": r.variant, "why": _why_not(r, best)} for r in rows if r is not best],
+        "losers": [{"variant": r.variant, "why": _why_not(r, best, objective)} for r in rows if r is not best],
         "pareto": list(pareto_front(rows)),
         "gate_passed": best is not None,
     }
@@ -78,7 +77,7 @@ def _recommendation(best: Row, rows: Sequence[Row], study: Study, objective: Obj
         f"For {objective} take {best.title} ({best.layers_text}): {_ms(best.p50_s)} a call at batch {best.batch}, "
         f"{speed_text(best)}{against}."
     )
-    return [first, _cost(best, baseline, study), _runner_up(best, rows)]
+    return [first, _cost(best, baseline, study), _runner_up(best, rows, objective)]
 
 
 def _cost(best: Row, baseline: Row | None, study: Study) -> str:
@@ -108,7 +107,7 @@ def _bytes(value: int) -> str:
     return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
 
 
-def _runner_up(best: Row, rows: Sequence[Row]) -> str:
+def _runner_up(best: Row, rows: Sequence[Row], objective: Objective) -> str:
     others = [r for r in rows if r is not best and r.p50_s is not None]
     refused = [row for row in others if not row.passed and (row.p50_s or 0) < (best.p50_s or 0)]
     if refused:
@@ -117,10 +116,15 @@ def _runner_up(best: Row, rows: Sequence[Row]) -> str:
     passing = sorted((row for row in others if row.passed), key=lambda row: row.p50_s or 0.0)
     if not passing:
         return "No other variant passed."
-    return f"Next: {passing[0].title} with {_ms(passing[0].p50_s)}."
+    first = passing[0]
+    if objective in ("memory", "size"):
+        return f"The fastest that passes: {first.title} with {_ms(first.p50_s)}."
+    if (first.p50_s or 0.0) <= (best.p50_s or 0.0):
+        return f"{first.title} ({_ms(first.p50_s)}) is its equal within the noise, and changes more or needs more."
+    return f"Next: {first.title} with {_ms(first.p50_s)}."
 
 
-def _why_not(row: Row, best: Row | None) -> str:
+def _why_not(row: Row, best: Row | None, objective: Objective) -> str:
     if row.status != "ok":
         return f"{row.status}: {row.reason}"
     if row.passed is False:
@@ -128,7 +132,13 @@ def _why_not(row: Row, best: Row | None) -> str:
     if best is None or best.p50_s is None or row.p50_s is None:
         return "was not measured"
     times = row.p50_s / best.p50_s
-    speed = f"{times:.2f} times the recommended variant's latency" if times >= 1.005 else "as fast as the recommended"
+    if times >= 1.005:
+        speed = f"{times:.2f} times the recommended variant's latency"
+    elif objective in ("memory", "size"):
+        more = "needs more memory" if objective == "memory" else "is a larger file"
+        speed = f"{1 / times:.2f} times faster, but {more}"
+    else:
+        speed = "no faster beyond the noise"
     return f"{speed}{_precision_remark(row)}"
 
 
