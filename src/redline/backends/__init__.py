@@ -27,6 +27,10 @@ class Entry:
 BACKENDS: dict[str, Entry] = {
     "onnxruntime": Entry("redline.backends.ort:create", "onnxruntime", "cpu", "ONNX Runtime, CPU"),
     "openvino": Entry("redline.backends.openvino:create", "openvino", "openvino", "OpenVINO, CPU"),
+    "tensorrt": Entry("redline.backends.tensorrt.backend:create", "tensorrt", "tensorrt", "TensorRT 8.6 to 11, GPU"),
+    "tensorrt-rtx": Entry(
+        "redline.backends.tensorrt.backend:create_rtx", "tensorrt_rtx", "tensorrt-rtx", "TensorRT for RTX, GPU"
+    ),
     "reference": Entry("redline.backends.reference:create", "onnx", "cpu", "ONNX's own slow reference evaluator"),
 }
 

@@ -18,10 +18,11 @@ from redline.commands.tune_folder import RESULTS, WEIGHTS, held_folder
 from redline.commands.tune_job import Listener, Progress, TuneJob
 from redline.commands.tune_measure import measure_all
 from redline.commands.tune_outputs import write_best, write_reports
-from redline.commands.tune_steps import describe_onnx, describe_torch, prepare_samples, save_arrays
+from redline.commands.tune_steps import describe_onnx, describe_torch, prepare_samples
 from redline.commands.tune_verify import Opened, open_variants
 from redline.core.errors import InputError, MissingDependencyError, WorkerError
 from redline.core.files import sha256_of
+from redline.core.samples import save_samples
 from redline.core.tensor import Signature
 from redline.measurement.environment import fingerprint, noise_check, usable_cores
 from redline.measurement.results import FORMAT, ResultsFile
@@ -142,7 +143,7 @@ def _job(
             "environment": environment.to_json(),
         }
     )
-    save_arrays(calibration, place.scratch / "calibration.npz")
+    save_samples(calibration, place.scratch / "calibration.npz")
     return TuneJob(
         folder=place.folder,
         model=identity,

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from redline.commands.tune_job import TuneJob
-from redline.commands.tune_steps import load_arrays, save_arrays
 from redline.core.errors import WorkerError
 from redline.core.files import sha256_of
+from redline.core.samples import load_saved, save_samples
 from redline.measurement.worker import Source, call_in_fresh_process
 from redline.tuning.plan import AUTO, AUTO_FILE, FileStep, files_of
 
@@ -46,9 +46,9 @@ def make_auto_file(job: TuneJob, files: Files) -> bool:
         return False
     job.progress.say(AUTO_FILE.title)
     # Layers are chosen on samples that neither calibrate nor are reported.
-    half, rest = load_arrays(str(job.scratch / "calibration.npz")).split(job.options.calibration_samples, seed=0)
-    save_arrays(half, job.scratch / "calibration_half.npz")
-    save_arrays(rest, job.scratch / "selection.npz")
+    half, rest = load_saved(str(job.scratch / "calibration.npz")).split(job.options.calibration_samples, seed=0)
+    save_samples(half, job.scratch / "calibration_half.npz")
+    save_samples(rest, job.scratch / "selection.npz")
     try:
         files[AUTO_FILE.name] = _make(job, AUTO_FILE, files, {})
     except WorkerError as error:

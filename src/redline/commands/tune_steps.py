@@ -7,12 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
-
 from redline.core.artifact import Argument, OnnxModel
 from redline.core.errors import DataError
 from redline.core.preprocess import Preprocess
-from redline.core.samples import Samples
+from redline.core.samples import Samples, load_saved
 from redline.core.tensor import Signature
 
 
@@ -101,7 +99,7 @@ def int8_static(model: str, out: str, samples: str, method: str) -> dict[str, An
     from redline.transforms.quantize import StaticOptions, quantize_static
 
     options = StaticOptions(method=cast("Any", method))
-    return artifact_record(quantize_static(_read(model), Path(out), load_arrays(samples), options))
+    return artifact_record(quantize_static(_read(model), Path(out), load_saved(samples), options))
 
 
 def int8_auto(
@@ -116,7 +114,7 @@ def int8_auto(
     from redline.transforms.quantize_auto import quantize_auto
     from redline.verification.compare import Gate
 
-    selection = load_arrays(verification)
+    selection = load_saved(verification)
     # One changed answer among few samples says nothing; the samples that are reported judge the result.
     one = 1 / len(selection)
     gate = Gate(min_agreement=min(min_agreement, 1 - one), max_accuracy_drop=max(max_accuracy_drop, one))
@@ -124,7 +122,7 @@ def int8_auto(
     result = quantize_auto(
         source,
         Path(out),
-        load_arrays(calibration),
+        load_saved(calibration),
         StaticOptions(),
         agreement_gate(source, selection, gate),
     )
@@ -135,7 +133,7 @@ def int8_nncf(model: str, out: str, samples: str) -> dict[str, Any]:
     """INT8 by NNCF, for OpenVINO."""
     from redline.transforms.nncf_int8 import quantize_nncf
 
-    return artifact_record(quantize_nncf(_read(model), Path(out), load_arrays(samples)))
+    return artifact_record(quantize_nncf(_read(model), Path(out), load_saved(samples)))
 
 
 def compile_engine(model: str, backend: str, options: Mapping[str, Argument], directory: str) -> dict[str, Any]:
@@ -218,22 +216,6 @@ def prepare_samples(
     warning = "inputs are random numbers (no --data was given): speed is real, agreement and accuracy prove little"
     samples = synthetic_samples(signature, sum(counts) // 4, seed=seed)
     return (*samples.split(counts[0] // 4, seed=seed), warning)
-
-
-def save_arrays(samples: Samples, path: Path) -> None:
-    """Write samples for another process."""
-    labels = {} if samples.labels is None else {"labels": samples.labels}
-    arrays: dict[str, Any] = {f"input {name}": array for name, array in samples.inputs.items()} | labels
-    np.savez(path, allow_pickle=False, **arrays)
-
-
-def load_arrays(path: str) -> Samples:
-    """The inverse of :func:`save_arrays`; the names of the samples are numbers."""
-    with np.load(path, allow_pickle=False) as file:
-        inputs = {name.removeprefix("input "): file[name] for name in file.files if name.startswith("input ")}
-        labels = file["labels"] if "labels" in file.files else None
-    count = len(next(iter(inputs.values()))) if inputs else 1
-    return Samples(inputs=inputs, labels=labels, names=tuple(map(str, range(count))), source=Path(path).name)
 
 
 def _first(samples: Samples, count: int) -> Samples:

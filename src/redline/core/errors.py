@@ -11,6 +11,7 @@ RedlineError
 ├── BuildError                          a backend could not compile a model
 │   └── UnsupportedError                ... because this backend or machine cannot do that at all
 ├── EngineMismatchError                 an engine belongs to another platform, model or version
+├── DeviceError                         a call to the GPU failed, or there is no GPU
 ├── WorkerError                         a worker process died or answered with an error
 ├── BusyError                           another process holds the output folder
 └── MissingDependencyError (ImportError)  an optional package is not installed
@@ -64,6 +65,10 @@ class UnsupportedError(BuildError):
 
 class EngineMismatchError(RedlineError):
     """An engine belongs to another platform, model or version."""
+
+
+class DeviceError(RedlineError):
+    """A call to the GPU failed, or there is no GPU."""
 
 
 class WorkerError(RedlineError):

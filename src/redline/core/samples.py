@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -125,3 +127,19 @@ class Samples:
                 digest.update(np.ascontiguousarray(array).tobytes())
         digest.update("\0".join(self.names).encode())
         return digest.hexdigest()
+
+
+def save_samples(samples: Samples, path: Path) -> None:
+    """Write samples for another process; the names and the source are left behind."""
+    labels = {} if samples.labels is None else {"labels": samples.labels}
+    arrays: dict[str, Any] = {f"input {name}": array for name, array in samples.inputs.items()} | labels
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_saved(path: str) -> Samples:
+    """The inverse of :func:`save_samples`; the names of the samples are numbers."""
+    with np.load(path, allow_pickle=False) as file:
+        inputs = {name.removeprefix("input "): file[name] for name in file.files if name.startswith("input ")}
+        labels = file["labels"] if "labels" in file.files else None
+    count = len(next(iter(inputs.values()))) if inputs else 1
+    return Samples(inputs=inputs, labels=labels, names=tuple(map(str, range(count))), source=Path(path).name)

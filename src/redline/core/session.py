@@ -83,3 +83,12 @@ class SupportsPhases(Protocol):
     def run_phases(self, inputs: Mapping[str, Array], /) -> tuple[dict[str, Array], Phases]:
         """Run once and split the time."""
         ...
+
+
+@runtime_checkable
+class SupportsDeviceTiming(Protocol):
+    """A session that can say how long its device computes, by the device's own clock."""
+
+    def device_times(self, inputs: Mapping[str, Array], calls: int) -> list[float]:
+        """Seconds of each of ``calls`` calls one behind the other, on inputs that lie on the device already."""
+        ...

@@ -1,0 +1,152 @@
+"""TensorRT and TensorRT-RTX as backends."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from redline.backends.cuda import device_count, device_identity, use_device
+from redline.backends.tensorrt.build import Built, Progress, build_plan
+from redline.backends.tensorrt.engine import LoadedEngine
+from redline.backends.tensorrt.library import Flavour, Library, load_library
+from redline.backends.tensorrt.options import TensorRtOptions
+from redline.backends.tensorrt.pool import SessionPool
+from redline.backends.tensorrt.session import EngineSession
+from redline.core.artifact import Engine, OnnxModel, Step
+from redline.core.errors import EngineMismatchError, UnsupportedError
+from redline.core.files import sha256_of, write_whole
+
+
+def create(options: Mapping[str, Any]) -> TensorRt:
+    """TensorRT with those options (the table calls this)."""
+    return TensorRt("tensorrt", TensorRtOptions(**options))
+
+
+def create_rtx(options: Mapping[str, Any]) -> TensorRt:
+    """TensorRT-RTX with those options (the table calls this)."""
+    return TensorRt("tensorrt-rtx", TensorRtOptions(**options))
+
+
+class TensorRt:
+    """Builds serialized engines for this GPU and runs them."""
+
+    def __init__(self, flavour: Flavour, options: TensorRtOptions | None = None) -> None:
+        self.name: str = flavour
+        self.options = options or TensorRtOptions()
+        self.library: Library = load_library(flavour)
+
+    def platform(self) -> dict[str, str]:
+        """Library version, and the GPU (where one is here) with its driver."""
+        here = {self.name: self.library.version}
+        if device_count() > self.options.device:
+            here |= device_identity(self.options.device)
+        return here
+
+    def compile(self, model: OnnxModel, directory: Path, *, progress: Progress | None = None) -> Engine:
+        """Build ``<model>.plan`` in ``directory``; the precision is read from the engine."""
+        if self.name == "tensorrt" and device_count() <= self.options.device:
+            raise UnsupportedError(
+                f"TensorRT {self.library.version} builds on the GPU that it builds for, and there is none here; "
+                "the backend tensorrt-rtx builds without one: --target sm89"
+            )
+        if device_count() > self.options.device:
+            use_device(self.options.device)
+        directory.mkdir(parents=True, exist_ok=True)
+        built = build_plan(self.library, model, self.options, directory, progress)
+        path = directory / f"{model.path.stem}.plan"
+        write_whole(path, built.plan)
+        engine = self._describe(model, path, built)
+        engine.save()
+        return engine
+
+    def _describe(self, model: OnnxModel, path: Path, built: Built) -> Engine:
+        arguments = {
+            **asdict(self.options),
+            "precision": built.precision,
+            "typing": built.typing,
+            "layers_read_from": built.layer_source,
+            "calibration": built.calibration,
+            "build_s": round(built.seconds, 3),
+            "profiles": "; ".join(
+                ", ".join(f"{name} {limits}" for name, limits in profile.items()) for profile in built.profiles
+            ),
+        }
+        return Engine(
+            path=path,
+            sha256=sha256_of(path),
+            backend=self.name,
+            signature=model.signature,
+            layers=built.layers,
+            platform=self._made_for(),
+            options=dict(asdict(self.options)),
+            provenance=(
+                *model.provenance,
+                Step(
+                    step=f"compile {self.name}",
+                    arguments=arguments,
+                    parent_sha256=model.sha256,
+                    versions={self.name: self.library.version},
+                ),
+            ),
+        )
+
+    def _made_for(self) -> dict[str, str]:
+        if not self.options.target:
+            return self.platform()
+        digits = self.options.target.removeprefix("sm")
+        return {self.name: self.library.version, "compute_capability": f"{digits[:-1]}.{digits[-1]}"}
+
+    def load(self, engine: Engine) -> EngineSession:
+        """Load an engine that was built for this GPU and this TensorRT."""
+        return EngineSession(
+            self._loaded(engine), engine.signature, record=self.options.cuda_graph, device=self.options.device
+        )
+
+    def load_pool(self, engine: Engine, size: int) -> SessionPool:
+        """Load an engine once, for ``size`` callers at a time."""
+        loaded = self._loaded(engine)
+        return SessionPool(
+            loaded,
+            lambda: EngineSession(
+                loaded,
+                engine.signature,
+                record=self.options.cuda_graph,
+                device=self.options.device,
+                owner=False,
+            ),
+            size,
+        )
+
+    def _loaded(self, engine: Engine) -> LoadedEngine:
+        self._check(engine)
+        use_device(self.options.device)
+        return LoadedEngine(
+            self.library,
+            engine.path.read_bytes(),
+            name=engine.path.name,
+            version_compatible=bool(engine.options.get("version_compatible")),
+        )
+
+    def _check(self, engine: Engine) -> None:
+        """Refuse an engine of another library, or of another GPU than this one.
+
+        Raises:
+            EngineMismatchError: names what differs.
+        """
+        here = self.platform()
+        if "gpu" not in here and engine.platform.get(self.name) == here[self.name]:
+            made_for = engine.platform.get("gpu") or f"compute capability {engine.platform.get('compute_capability')}"
+            raise EngineMismatchError(f"{engine.path.name} was compiled for {made_for}, and there is no GPU here")
+        for key in (self.name, *(() if engine.options.get("hardware_compatible") else ("compute_capability", "gpu"))):
+            made_for, found = engine.platform.get(key), here.get(key)
+            if key == "gpu" and made_for is None:
+                continue  # built for every GPU of a compute capability
+            same_major = (made_for or "").split(".")[0] == (found or "").split(".")[0]
+            if key == self.name and engine.options.get("version_compatible") and same_major:
+                continue
+            if made_for != found:
+                raise EngineMismatchError(
+                    f"{engine.path.name} was compiled for {key} {made_for!r}, this is {found!r}; build it again"
+                )

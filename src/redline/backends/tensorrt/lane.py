@@ -1,0 +1,216 @@
+"""One way through an engine: buffers allocated once, a stream, and recorded work for each shape."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from redline.backends.cuda import (
+    DeviceMemory,
+    Event,
+    Graph,
+    PinnedMemory,
+    Region,
+    Stream,
+    is_page_locked,
+)
+from redline.backends.tensorrt.engine import LoadedEngine, Shape, Shapes
+from redline.core.errors import DeviceError, InputError
+from redline.core.tensor import Array, Signature
+
+_MOST_PLANS = 16
+_LARGE_BYTES = 1 << 22
+_COPIERS = 8
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    """What is ready for one set of input shapes: a context, views of the staging memory, the recorded work.
+
+    Attributes:
+        graph: The recorded work; None where it was not wanted or cannot be recorded.
+        runs: How often it ran; the first run is never recorded, as TensorRT prepares itself in it.
+    """
+
+    context: Any
+    inputs: dict[str, Array]
+    outputs: dict[str, Array]
+    graph: Graph | None = None
+    recordable: bool = True
+    runs: int = 0
+
+
+class Shared:
+    """What the lanes of a session share: the engine, the activations' memory, whose turn it is to compute."""
+
+    def __init__(self, loaded: LoadedEngine, signature: Signature, *, record: bool) -> None:
+        self.loaded, self.signature, self.record = loaded, signature, record
+        self.stream = Stream()
+        self.scratch = DeviceMemory(loaded.scratch_size)
+        self.sizes = loaded.capacities(self.scratch, self.stream)
+        self.computed: Event | None = None
+        self.copiers: ThreadPoolExecutor | None = None
+
+    def copy(self, target: Array, source: Array) -> None:
+        """Copy into page-locked memory; a large array by several threads, as one alone is slower than the bus."""
+        if source.nbytes < _LARGE_BYTES or len(source) < 2:
+            np.copyto(target, source, casting="same_kind")
+            return
+        if self.copiers is None:
+            self.copiers = ThreadPoolExecutor(_COPIERS, thread_name_prefix="redline-copy")
+        bounds = np.linspace(0, len(source), min(_COPIERS, len(source)) + 1).astype(int)
+        parts = [
+            self.copiers.submit(np.copyto, target[start:end], source[start:end], casting="same_kind")
+            for start, end in pairwise(bounds)
+        ]
+        for part in parts:
+            part.result()
+
+    def close(self) -> None:
+        """Free what is shared, the engine excepted."""
+        if self.copiers is not None:
+            self.copiers.shutdown()
+        self.scratch.close()
+        self.stream.close()
+
+
+class Lane:
+    """Runs one call at a time; several lanes overlap their copies with each other's computing."""
+
+    def __init__(self, shared: Shared, regions: Mapping[str, Region], size: int) -> None:
+        self._shared, self._regions = shared, regions
+        self.stream = Stream()
+        self._device = DeviceMemory(size)
+        self._host = PinnedMemory(size)
+        self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
+        self._done = Event()
+        self._held: list[Array] = []
+
+    def plan(self, inputs: Mapping[str, Array]) -> Plan:
+        """What is ready for the shapes of these inputs, made where it is not."""
+        key = tuple(inputs[tensor.name].shape for tensor in self._shared.loaded.inputs)
+        found = self._plans.get(key)
+        if found is None:
+            found = self._plans[key] = self._make({t.name: inputs[t.name].shape for t in self._shared.loaded.inputs})
+            while len(self._plans) > _MOST_PLANS:
+                self._plans.popitem(last=False)
+        else:
+            self._plans.move_to_end(key)
+        return found
+
+    def _make(self, shapes: dict[str, Shape]) -> Plan:
+        loaded = self._shared.loaded
+        profile = loaded.profile_for(shapes) if loaded.profiles else 0
+        context = loaded.context(profile, shapes, self._shared.scratch, self.stream)
+        all_shapes = {**shapes, **loaded.output_shapes(context)}
+        views = {}
+        for tensor in loaded.tensors:
+            region = self._regions[tensor.name]
+            context.set_tensor_address(tensor.name, self._device.pointer + region.offset)
+            views[tensor.name] = self._host.view(region.offset, all_shapes[tensor.name], tensor.dtype)
+        return Plan(
+            context=context,
+            inputs={tensor.name: views[tensor.name] for tensor in loaded.inputs},
+            outputs={tensor.name: views[tensor.name] for tensor in loaded.outputs},
+        )
+
+    def upload(self, plan: Plan, inputs: Mapping[str, Array]) -> None:
+        """Put the inputs on the GPU: straight from page-locked arrays, others through the staging memory."""
+        for name, staging in plan.inputs.items():
+            array = inputs[name]
+            source = staging
+            if self._straight(array, staging):
+                self._held.append(array)
+                source = array
+            elif array.dtype != staging.dtype:
+                _narrow(name, staging, array)
+            else:
+                self._shared.copy(staging, array)
+            self.stream.upload(self._device.pointer + self._regions[name].offset, source.ctypes.data, staging.nbytes)
+
+    @staticmethod
+    def _straight(array: Array, staging: Array) -> bool:
+        large = staging.nbytes >= 1 << 16
+        return large and array.dtype == staging.dtype and array.flags.c_contiguous and is_page_locked(array)
+
+    def compute(self, plan: Plan) -> None:
+        """Run the engine after whoever else uses the activations' memory."""
+        shared = self._shared
+        if shared.computed is not None and shared.computed is not self._done:
+            self.stream.wait(shared.computed)
+        self.enqueue(plan)
+        self._done.record(self.stream)
+        shared.computed = self._done
+
+    def enqueue(self, plan: Plan) -> None:
+        """Launch the engine's work and nothing else."""
+        if plan.graph is not None:
+            plan.graph.launch(self.stream)
+            return
+        if plan.runs and plan.recordable and self._shared.record:
+            self._record(plan)
+            if plan.graph is not None:
+                plan.graph.launch(self.stream)
+                return
+        self._execute(plan)
+        plan.runs += 1
+
+    def _execute(self, plan: Plan) -> None:
+        if not plan.context.execute_async_v3(self.stream.handle):
+            loaded = self._shared.loaded
+            raise DeviceError(f"{loaded.name}: {loaded.library.told.reason('TensorRT could not run it')}")
+
+    def _record(self, plan: Plan) -> None:
+        """Record the work once: replaying it costs one launch instead of one for each layer."""
+        plan.recordable = False
+        if not getattr(plan.context, "is_stream_capturable", lambda _: True)(self.stream.handle):
+            return
+        self.stream.synchronize()
+        self.stream.begin_capture()
+        try:
+            self._execute(plan)
+        except DeviceError:
+            self.stream.abandon_capture()
+            return
+        try:
+            plan.graph = self.stream.end_capture()
+        except DeviceError:
+            self.stream.abandon_capture()
+
+    def download(self, plan: Plan) -> None:
+        """Start copying the outputs into the staging memory."""
+        for name, staging in plan.outputs.items():
+            self.stream.download(staging.ctypes.data, self._device.pointer + self._regions[name].offset, staging.nbytes)
+
+    def collect(self, plan: Plan) -> dict[str, Array]:
+        """Wait, and copy the outputs out: they are the caller's to keep."""
+        self.stream.synchronize()
+        self._held.clear()
+        return {
+            spec.name: plan.outputs[spec.name].astype(spec.numpy_dtype)  # astype copies
+            for spec in self._shared.signature.outputs
+        }
+
+    def close(self) -> None:
+        """Free everything."""
+        self.stream.synchronize()
+        if self._shared.computed is self._done:
+            self._shared.computed = None
+        self._plans.clear()
+        self._device.close()
+        self.stream.close()
+
+
+def _narrow(name: str, target: Array, source: Array) -> None:
+    """Write int64 into an engine's int32, where the values fit."""
+    if source.dtype.kind in "iu" and target.dtype.kind in "iu" and source.size:
+        limits = np.iinfo(target.dtype)
+        if source.min() < limits.min or source.max() > limits.max:
+            raise InputError(f"input {name!r}: got values beyond {target.dtype}, which this TensorRT computes in")
+    np.copyto(target, source, casting="unsafe")
