@@ -16,6 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from redline.commands.build import build as build
     from redline.commands.doctor import doctor as doctor
     from redline.commands.export import export as export
     from redline.commands.models import models as models
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Session": "redline.core.session",
+    "build": "redline.commands.build",
     "doctor": "redline.commands.doctor",
     "export": "redline.commands.export",
     "models": "redline.commands.models",
@@ -43,6 +45,7 @@ _PUBLIC = {
 }
 __all__ = [
     "Session",
+    "build",
     "doctor",
     "export",
     "models",

@@ -104,6 +104,12 @@ class DeviceMemory:
         self.size = size
         self.pointer = int(check(runtime.cudaMalloc(max(size, 1))))
 
+    def fill(self, array: Array) -> None:
+        """Copy a host array into it, and wait until it is there."""
+        contiguous = np.ascontiguousarray(array)
+        kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
+        check(runtime.cudaMemcpy(self.pointer, contiguous.ctypes.data, contiguous.nbytes, kind))
+
     def close(self) -> None:
         """Give it back; again does nothing."""
         if self.pointer:

@@ -22,6 +22,9 @@ _EXTRAS = {
     "nncf": "openvino",
     "vl_convert": "report",
     "sklearn": "train",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt-rtx",
+    "cuda": "tensorrt",
 }
 EXIT_GATE, EXIT_INPUT, EXIT_MISSING, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS: tuple[str, ...] = (
@@ -31,6 +34,7 @@ COMMANDS: tuple[str, ...] = (
     "export",
     "optimize",
     "quantize",
+    "build",
     "run",
     "verify",
     "report",

@@ -92,3 +92,13 @@ class SupportsDeviceTiming(Protocol):
     def device_times(self, inputs: Mapping[str, Array], calls: int) -> list[float]:
         """Seconds of each of ``calls`` calls one behind the other, on inputs that lie on the device already."""
         ...
+
+
+@runtime_checkable
+class SupportsProfiles(Protocol):
+    """A session that was prepared for certain batch sizes."""
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The smallest, the usual and the largest of each profile, rising."""
+        ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,20 @@ from redline.core.errors import SignatureError
 
 Array = NDArray[Any]
 Dim = int | str
+
+
+class HasShape(Protocol):
+    """What a signature can check: a NumPy array, or a tensor on another device."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of its elements."""
+        ...
 
 
 class TensorSpecJson(TypedDict):
@@ -97,7 +111,7 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
-    def check(self, tensors: Mapping[str, Array]) -> None:
+    def check(self, tensors: Mapping[str, HasShape]) -> None:
         """Accept a complete set of inputs or say what is wrong with it.
 
         Raises:
@@ -125,7 +139,7 @@ class Signature:
                 if got != expected:
                     raise SignatureError(f"input {spec.name!r}: got shape {shape}, expected {spec.shape}")
 
-    def _refuse_names(self, tensors: Mapping[str, Array]) -> None:
+    def _refuse_names(self, tensors: Mapping[str, HasShape]) -> None:
         got, expected = sorted(tensors), sorted(spec.name for spec in self.inputs)
         raise SignatureError(f"got inputs {got}, expected {expected}")
 

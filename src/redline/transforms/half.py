@@ -23,6 +23,12 @@ from redline.core.tensor import Array
 from redline.formats.onnx_file import all_nodes, load_proto, save_proto, versions
 from redline.transforms.fold import fold_constants
 
+#: Operators that add up many values, or whose results leave the range of FP16 soon: in FP32 they cost little.
+SENSITIVE_OPS = frozenset(
+    {"Softmax", "LogSoftmax", "LayerNormalization", "InstanceNormalization", "GroupNormalization", "LpNormalization"}
+    | {"ReduceMean", "ReduceSum", "ReduceSumSquare", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp"}
+    | {"GlobalAveragePool", "CumSum", "Exp", "Log", "Pow", "RMSNormalization"}
+)
 FP16_MAX = 65504.0
 FP16_SMALLEST = 2.0**-24
 _LOADED_WHOLE_BYTES = (1 << 31) - (1 << 20)
@@ -85,6 +91,17 @@ def to_half(model: OnnxModel, out: Path, *, keep_io: bool = True, keep_nodes: Se
         versions=versions("onnx", "onnxruntime"),
     )
     return save_proto(half, out, step=step, parent=model)
+
+
+def sensitive_nodes(model: OnnxModel) -> tuple[str, ...]:
+    """Nodes to keep in FP32 where the runtime follows the graph's types: long sums, exponentials, normalizations.
+
+    A weakly typed builder, and the kernels of most runtimes, add up in FP32 by themselves; a strongly typed one does
+    what the graph says.
+    """
+    proto = fold_constants(load_proto(model.path))
+    _name_nodes(proto)
+    return tuple(node.name for node in all_nodes(proto.graph.node) if node.op_type in SENSITIVE_OPS)
 
 
 def _refuse_others(model: OnnxModel, proto: ModelProto) -> None:

@@ -44,6 +44,11 @@ class Errors:
         """The centred SNR, or the plain one where the reference does not vary over the samples."""
         return self.snr_db if self.centred_snr_db is None else self.centred_snr_db
 
+    @property
+    def relative(self) -> float:
+        """Norm of the difference over the norm of the reference: what :attr:`snr_db` says, not in decibels."""
+        return float(10 ** (-self.snr_db / 20))
+
     def to_json(self) -> dict[str, float | None]:
         """As it stands in a result file; numbers that JSON does not have become null."""
         values: dict[str, float | None] = {name: getattr(self, name) for name in ERROR_NAMES}

@@ -37,6 +37,12 @@ class TensorRt:
         self.options = options or TensorRtOptions()
         self.library: Library = load_library(flavour)
 
+    @property
+    def typings(self) -> tuple[str, ...]:
+        """``weak`` and ``strong``, as far as this generation has them; ``auto`` takes the first."""
+        known = {"weak": self.library.weak_typing, "strong": self.library.strong_typing}
+        return tuple(name for name, there in known.items() if there)
+
     def platform(self) -> dict[str, str]:
         """Library version, and the GPU (where one is here) with its driver."""
         here = {self.name: self.library.version}
@@ -45,7 +51,7 @@ class TensorRt:
         return here
 
     def compile(self, model: OnnxModel, directory: Path, *, progress: Progress | None = None) -> Engine:
-        """Build ``<model>.plan`` in ``directory``; the precision is read from the engine."""
+        """Build a plan in ``directory``; the precision is read from the engine."""
         if self.name == "tensorrt" and device_count() <= self.options.device:
             raise UnsupportedError(
                 f"TensorRT {self.library.version} builds on the GPU that it builds for, and there is none here; "
@@ -55,7 +61,7 @@ class TensorRt:
             use_device(self.options.device)
         directory.mkdir(parents=True, exist_ok=True)
         built = build_plan(self.library, model, self.options, directory, progress)
-        path = directory / f"{model.path.stem}.plan"
+        path = directory / f"{self.options.name or model.path.stem}.plan"
         write_whole(path, built.plan)
         engine = self._describe(model, path, built)
         engine.save()
@@ -137,8 +143,8 @@ class TensorRt:
         """
         here = self.platform()
         if "gpu" not in here and engine.platform.get(self.name) == here[self.name]:
-            made_for = engine.platform.get("gpu") or f"compute capability {engine.platform.get('compute_capability')}"
-            raise EngineMismatchError(f"{engine.path.name} was compiled for {made_for}, and there is no GPU here")
+            target = engine.platform.get("gpu") or f"compute capability {engine.platform.get('compute_capability')}"
+            raise EngineMismatchError(f"{engine.path.name} was compiled for {target}, and there is no GPU here")
         for key in (self.name, *(() if engine.options.get("hardware_compatible") else ("compute_capability", "gpu"))):
             made_for, found = engine.platform.get(key), here.get(key)
             if key == "gpu" and made_for is None:

@@ -136,7 +136,7 @@ def resolve(library: Library, model: OnnxModel, options: TensorRtOptions) -> tup
 def _graph_precision(model: OnnxModel) -> str:
     """The lowest type that the graph's compute layers have: one INT8 layer needs the builder's leave too."""
     counts = dict(model.layers.counts)
-    return next((name for name in ("fp8", "int8", "fp16", "bf16") if counts.get(name)), "fp32")  # type: ignore[call-overload]
+    return next((name for name in ("fp8", "int8", "fp16", "bf16") if counts.get(name)), "fp32")
 
 
 def _parse(library: Library, model: OnnxModel, network: Any) -> None:
@@ -296,23 +296,24 @@ def _report_progress(library: Library, config: Any, progress: Progress) -> None:
     if base is None:
         return
 
+    steps: dict[str, int] = {}
+
     class Monitor(base):  # type: ignore[misc,valid-type]
         """Hands TensorRT's progress on."""
 
         def __init__(self) -> None:
-            base.__init__(self)
-            self._steps: dict[str, int] = {}
+            super().__init__()
 
-        def phase_start(self, phase: str, _parent: str | None, steps: int) -> None:
-            self._steps[phase] = steps
-            progress(phase, 0, steps)
+        def phase_start(self, phase: str, _parent: str | None, count: int) -> None:
+            steps[phase] = count
+            progress(phase, 0, count)
 
         def step_complete(self, phase: str, step: int) -> bool:
-            return progress(phase, step + 1, self._steps.get(phase, step + 1)) is not False
+            return progress(phase, step + 1, steps.get(phase, step + 1)) is not False
 
         def phase_finish(self, phase: str) -> None:
-            steps = self._steps.pop(phase, 0)
-            progress(phase, steps, steps)
+            count = steps.pop(phase, 0)
+            progress(phase, count, count)
 
     config.progress_monitor = Monitor()
 

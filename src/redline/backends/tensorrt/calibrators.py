@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from redline.backends.cuda import DeviceMemory, check, runtime
+from redline.backends.cuda import DeviceMemory
 from redline.backends.tensorrt.library import Library
 from redline.core.errors import BuildError, InputError
 from redline.core.files import write_whole
 from redline.core.samples import Samples
-from redline.core.tensor import Array, Signature
+from redline.core.tensor import Signature
 
 CLASSES = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
 
@@ -59,7 +59,7 @@ class Calibration:
             feed = self._samples.batch(self._given * self.batch, self.batch)
             self._given += 1
             for name in names:
-                _copy(self._memory[name], feed[name])
+                self._memory[name].fill(feed[name])
             return [self._memory[name].pointer for name in names]
         except BaseException as error:  # noqa: BLE001 (TensorRT is the caller: it would end the process)
             self._failure = error
@@ -109,8 +109,3 @@ def make_calibrator(library: Library, calibration: Calibration, method: str) -> 
             calibration.write_cache(content)
 
     return Calibrator()
-
-
-def _copy(memory: DeviceMemory, array: Array) -> None:
-    kind = runtime.cudaMemcpyKind.cudaMemcpyHostToDevice
-    check(runtime.cudaMemcpy(memory.pointer, array.ctypes.data, array.nbytes, kind))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -108,8 +109,8 @@ class LoadedEngine:
         return min(fitting, key=lambda index: self._distance(index, shapes))
 
     def _distance(self, index: int, shapes: Mapping[str, Shape]) -> float:
-        usual = [np.prod(self.profiles[index][name].usual) / max(np.prod(shape), 1) for name, shape in shapes.items()]
-        return float(max((max(ratio, 1 / ratio) for ratio in usual), default=0.0))
+        usual = (prod(self.profiles[index][name].usual) / max(prod(shape), 1) for name, shape in shapes.items())
+        return max((max(ratio, 1 / ratio) for ratio in usual), default=0.0)
 
     def _refuse(self, shapes: Mapping[str, Shape]) -> None:
         for name, shape in shapes.items():

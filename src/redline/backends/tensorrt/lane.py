@@ -150,15 +150,13 @@ class Lane:
 
     def enqueue(self, plan: Plan) -> None:
         """Launch the engine's work and nothing else."""
+        if plan.runs and plan.recordable and self._shared.record:
+            plan.recordable = False
+            plan.graph = self._record(plan)
         if plan.graph is not None:
             plan.graph.launch(self.stream)
-            return
-        if plan.runs and plan.recordable and self._shared.record:
-            self._record(plan)
-            if plan.graph is not None:
-                plan.graph.launch(self.stream)
-                return
-        self._execute(plan)
+        else:
+            self._execute(plan)
         plan.runs += 1
 
     def _execute(self, plan: Plan) -> None:
@@ -166,22 +164,21 @@ class Lane:
             loaded = self._shared.loaded
             raise DeviceError(f"{loaded.name}: {loaded.library.told.reason('TensorRT could not run it')}")
 
-    def _record(self, plan: Plan) -> None:
-        """Record the work once: replaying it costs one launch instead of one for each layer."""
-        plan.recordable = False
+    def _record(self, plan: Plan) -> Graph | None:
+        """Record the work once: replaying it costs one launch instead of one for each layer.
+
+        None where something in the engine cannot be recorded.
+        """
         if not getattr(plan.context, "is_stream_capturable", lambda _: True)(self.stream.handle):
-            return
+            return None
         self.stream.synchronize()
         self.stream.begin_capture()
         try:
             self._execute(plan)
+            return self.stream.end_capture()
         except DeviceError:
             self.stream.abandon_capture()
-            return
-        try:
-            plan.graph = self.stream.end_capture()
-        except DeviceError:
-            self.stream.abandon_capture()
+            return None
 
     def download(self, plan: Plan) -> None:
         """Start copying the outputs into the staging memory."""

@@ -41,6 +41,7 @@ class TensorRtOptions:
         timing_cache: File that remembers what was timed, so that the next build is quick. Empty: beside the engine.
         cuda_graph: Whether a session records its work once for each shape and replays it.
         device: Index of the GPU.
+        name: Name of the plan without its suffix; empty takes the model's.
     """
 
     precision: Wanted = "auto"
@@ -57,6 +58,7 @@ class TensorRtOptions:
     timing_cache: str = ""
     cuda_graph: bool = True
     device: int = 0
+    name: str = ""
 
     def __post_init__(self) -> None:
         for name, value, choices in (

@@ -147,16 +147,16 @@ class EngineSession:
                 context.set_tensor_address(name, view.pointer)
             shapes = loaded.output_shapes(context)
             outputs = {t.name: DeviceTensor(shapes[t.name], t.dtype, lane.stream) for t in loaded.outputs}
-            for name, tensor in outputs.items():
-                context.set_tensor_address(name, tensor.pointer)
+            for name, answer in outputs.items():
+                context.set_tensor_address(name, answer.pointer)
             if self._shared.computed is not None:
                 lane.stream.wait(self._shared.computed)
             if not context.execute_async_v3(lane.stream.handle):
                 raise DeviceError(f"{loaded.name}: {loaded.library.told.reason('TensorRT could not run it')}")
             self._shared.computed = Event()
             self._shared.computed.record(lane.stream)
-            for tensor in outputs.values():
-                tensor.ready()
+            for answer in outputs.values():
+                answer.ready()
             return outputs
 
     def _device_context(self, lane: Lane, views: Mapping[str, Any]) -> Any:
@@ -167,6 +167,16 @@ class EngineSession:
             profile = loaded.profile_for(shapes) if loaded.profiles else 0
             self._on_device[key] = loaded.context(profile, shapes, self._shared.scratch, lane.stream)
         return self._on_device[key]
+
+    @property
+    def batch_sizes(self) -> tuple[int, ...]:
+        """The smallest, the usual and the largest batch of each profile, rising."""
+        first = self._shared.loaded.inputs[0] if self._shared.loaded.inputs else None
+        if first is None or not first.shape:
+            return (1,)
+        named = [profile[first.name] for profile in self._shared.loaded.profiles]
+        shapes = [shape for one in named for shape in (one.smallest, one.usual, one.largest)]
+        return tuple(sorted({shape[0] for shape in shapes})) or (first.shape[0],)
 
     def allocate_inputs(self, batch: int) -> dict[str, Array]:
         """Page-locked arrays for one batch, uninitialized: what is written into them needs no staging copy."""
