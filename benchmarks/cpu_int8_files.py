@@ -20,6 +20,7 @@ import numpy as np
 
 import redline
 from redline.backends import load_backend
+from redline.commands.quantize import QuantizeOptions
 from redline.commands.tune_steps import prepare_samples
 from redline.core.files import write_whole
 from redline.formats.onnx_file import read_onnx
@@ -77,9 +78,9 @@ def make(folder: Path) -> dict[str, Path]:
     np.savez(folder / "calibration.npz", **{name: array for name, array in calibration.inputs.items()})
     redline.quantize(folder / "fp32.onnx", folder / "dynamic_uint8.onnx", mode="dynamic")
     for target, name in (("onnxruntime", "static_uint8"), ("tensorrt", "static_int8")):
-        redline.quantize(
-            folder / "fp32.onnx", folder / f"{name}.onnx", mode="static", target=target, data=folder / "calibration.npz"
-        )
+        options = QuantizeOptions(target=target)
+        data = folder / "calibration.npz"
+        redline.quantize(folder / "fp32.onnx", folder / f"{name}.onnx", mode="static", data=data, options=options)
     # ONNX Runtime's own default, which Redline does not make; shape inference in its file trips over the exporter's.
     import onnx
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +27,7 @@ from redline.core.tensor import Array, Signature
 _MOST_PLANS = 16
 _LARGE_BYTES = 1 << 22
 _COPIERS = 8
+_PARTS = 16
 
 
 @dataclass(slots=True, eq=False)
@@ -57,20 +58,30 @@ class Shared:
         self.computed: Event | None = None
         self.copiers: ThreadPoolExecutor | None = None
 
-    def copy(self, target: Array, source: Array) -> None:
-        """Copy into page-locked memory; a large array by several threads, as one alone is slower than the bus."""
+    def staged(self, name: str, target: Array, source: Array) -> Iterator[Array]:
+        """Copy an input into page-locked memory and yield what is done, part by part.
+
+        A large array is copied by several threads, as one alone is slower than the bus, and each part can be on its
+        way to the GPU while the next is copied.
+        """
+        if source.dtype != target.dtype:
+            _narrow(name, target, source)
+            yield target
+            return
         if source.nbytes < _LARGE_BYTES or len(source) < 2:
-            np.copyto(target, source, casting="same_kind")
+            np.copyto(target, source)
+            yield target
             return
         if self.copiers is None:
             self.copiers = ThreadPoolExecutor(_COPIERS, thread_name_prefix="redline-copy")
-        bounds = np.linspace(0, len(source), min(_COPIERS, len(source)) + 1).astype(int)
+        bounds = np.linspace(0, len(source), min(_PARTS, len(source)) + 1).astype(int)
         parts = [
-            self.copiers.submit(np.copyto, target[start:end], source[start:end], casting="same_kind")
+            (target[start:end], self.copiers.submit(np.copyto, target[start:end], source[start:end]))
             for start, end in pairwise(bounds)
         ]
-        for part in parts:
-            part.result()
+        for part, copied in parts:
+            copied.result()
+            yield part
 
     def close(self) -> None:
         """Free what is shared, the engine excepted."""
@@ -124,15 +135,13 @@ class Lane:
         """Put the inputs on the GPU: straight from page-locked arrays, others through the staging memory."""
         for name, staging in plan.inputs.items():
             array = inputs[name]
-            source = staging
+            device = self._device.pointer + self._regions[name].offset
             if self._straight(array, staging):
                 self._held.append(array)
-                source = array
-            elif array.dtype != staging.dtype:
-                _narrow(name, staging, array)
-            else:
-                self._shared.copy(staging, array)
-            self.stream.upload(self._device.pointer + self._regions[name].offset, source.ctypes.data, staging.nbytes)
+                self.stream.upload(device, array.ctypes.data, staging.nbytes)
+                continue
+            for part in self._shared.staged(name, staging, array):
+                self.stream.upload(device + part.ctypes.data - staging.ctypes.data, part.ctypes.data, part.nbytes)
 
     @staticmethod
     def _straight(array: Array, staging: Array) -> bool:

@@ -29,7 +29,8 @@ class EngineLayer:
 
     Attributes:
         kind: TensorRT's own word for it.
-        precision: Of its first input; None where that is no floating-point or quantized tensor.
+        precision: Of its first input, or of its weights where the inspector leaves formats open ("N/A due to dynamic
+            shapes"); None where neither says it.
         tactic: The kernel's name, where TensorRT tells it.
         nodes: The ONNX nodes that went into it.
     """
@@ -44,16 +45,15 @@ class EngineLayer:
 def from_inspector(text: str) -> list[EngineLayer]:
     """Layers from the JSON of an engine inspector; an engine built without details tells no more than names."""
     found = []
-    for layer in json.loads(text).get("Layers", []):
+    for layer in json.loads(text, strict=False).get("Layers", []):
         if not isinstance(layer, dict):
             continue
-        inputs = layer.get("Inputs") or []
         metadata = " ".join(str(layer.get(key, "")) for key in ("Metadata", "Metadata "))
         found.append(
             EngineLayer(
                 name=str(layer.get("Name", "")),
                 kind=f"{layer.get('LayerType', '')} {layer.get('ParameterType', '')}".strip(),
-                precision=_precision(_tensor_type(inputs[0])) if inputs else None,
+                precision=_inspected(layer),
                 tactic=str(layer.get("TacticName", "")),
                 nodes=tuple(_ONNX_LAYER.findall(metadata)),
             )
@@ -108,6 +108,12 @@ def _with_tf32(layer: EngineLayer, precision: Precision, *, tf32_allowed: bool) 
     tactic = layer.tactic.lower()
     nameless = not tactic or tactic.startswith(("__my", "0x"))
     return "tf32" if nameless or "tf32" in tactic or "s1688" in tactic else "fp32"
+
+
+def _inspected(layer: Mapping[str, Any]) -> Precision | None:
+    inputs = layer.get("Inputs") or [{}]
+    weights = [value for key, value in layer.items() if key.endswith("Weights") and isinstance(value, dict)]
+    return next((found for found in map(_precision, map(_tensor_type, (inputs[0], *weights))) if found), None)
 
 
 def _tensor_type(tensor: Mapping[str, Any]) -> str:
