@@ -75,7 +75,7 @@ def make(folder: Path) -> dict[str, Path]:
         "asset": "photos",
     }
     calibration, _, _ = prepare_samples(description, None, None, (64, 8), 0)
-    np.savez(folder / "calibration.npz", **{name: array for name, array in calibration.inputs.items()})
+    np.savez(folder / "calibration.npz", **calibration.inputs)
     redline.quantize(folder / "fp32.onnx", folder / "dynamic_uint8.onnx", mode="dynamic")
     for target, name in (("onnxruntime", "static_uint8"), ("tensorrt", "static_int8")):
         options = QuantizeOptions(target=target)

@@ -59,6 +59,7 @@ def build_command(
         Path | None, typer.Option("--timing-cache", help="File of timings to start from and add to.")
     ] = None,
     measure: Annotated[bool, typer.Option("--measure/--no-measure", help="Time the engines that run here.")] = True,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Build also what is there already.")] = False,
     as_json: JsonFlag = False,
     quiet: QuietFlag = False,
 ) -> None:
@@ -81,6 +82,7 @@ def build_command(
         version_compatible=version_compatible,
         timing_cache=str(timing_cache or ""),
         measure=measure,
+        rebuild=rebuild,
     )
     with progress(quiet=quiet or as_json) as bar:
         task = bar.add_task("building", total=None)

@@ -45,6 +45,7 @@ class BuildOptions:
         target: Compute capability such as ``sm89`` of a GPU that need not be here (TensorRT-RTX).
         workspace_bytes: 0 leaves TensorRT's own limit.
         measure: Whether to measure latency where the engine can run here.
+        rebuild: Build also what is there already, whole and of the same model, options and GPU.
     """
 
     backend: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
@@ -59,6 +60,7 @@ class BuildOptions:
     version_compatible: bool = False
     timing_cache: str = ""
     measure: bool = True
+    rebuild: bool = False
 
     def __post_init__(self) -> None:
         for name, value, choices in (
@@ -81,6 +83,7 @@ class BuildOptions:
             "version_compatible": self.version_compatible,
             "target": self.target,
             "timing_cache": self.timing_cache,
+            "rebuild": self.rebuild,
         }
 
 
@@ -265,11 +268,15 @@ def _build_one(
                 "name": f"{source.path.stem}_{recipe.name}",
             },
         )
+        plan = folder / f"{source.path.stem}_{recipe.name}.plan"
+        before = plan.stat().st_mtime_ns if plan.is_file() else None
         engine = _compile(runtime, model, folder, recipe.name, progress)
     except (BuildError, InputError) as error:
         return Variant(recipe=recipe, failed=str(error))
-    notes = () if engine.precision == recipe.precision else (_not_as_asked(recipe, engine),)
-    return Variant(recipe=recipe, engine=engine, build_s=perf_counter() - started, notes=notes)
+    notes = [] if engine.precision == recipe.precision else [_not_as_asked(recipe, engine)]
+    if engine.path.stat().st_mtime_ns == before:
+        notes.append("was there already, built from the same model with the same options for this GPU")
+    return Variant(recipe=recipe, engine=engine, build_s=perf_counter() - started, notes=tuple(notes))
 
 
 def _compile(runtime: Backend, model: OnnxModel, folder: Path, name: str, progress: Progress | None) -> Engine:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from redline.backends.cuda import device_count, device_identity, use_device
-from redline.backends.tensorrt.build import Built, Progress, build_plan
+from redline.backends.tensorrt.build import Built, Progress, build_plan, calibration_file
 from redline.backends.tensorrt.engine import LoadedEngine
+from redline.backends.tensorrt.engine_cache import built_before
 from redline.backends.tensorrt.library import Flavour, Library, load_library
 from redline.backends.tensorrt.options import TensorRtOptions
 from redline.backends.tensorrt.pool import SessionPool
@@ -51,7 +53,10 @@ class TensorRt:
         return here
 
     def compile(self, model: OnnxModel, directory: Path, *, progress: Progress | None = None) -> Engine:
-        """Build a plan in ``directory``; the precision is read from the engine."""
+        """Build a plan in ``directory``; the precision is read from the engine.
+
+        An engine that is there already, whole and of the same model, options and platform, is not built again.
+        """
         if self.name == "tensorrt" and device_count() <= self.options.device:
             raise UnsupportedError(
                 f"TensorRT {self.library.version} builds on the GPU that it builds for, and there is none here; "
@@ -60,8 +65,13 @@ class TensorRt:
         if device_count() > self.options.device:
             use_device(self.options.device)
         directory.mkdir(parents=True, exist_ok=True)
-        built = build_plan(self.library, model, self.options, directory, progress)
         path = directory / f"{self.options.name or model.path.stem}.plan"
+        if not self.options.rebuild and path.is_file():
+            calibrated = calibration_file(self.library, model, self.options)
+            found = built_before(path, model, asdict(self.options), self._made_for(), calibrated)
+            if found is not None:
+                return found
+        built = build_plan(self.library, model, self.options, directory, progress)
         write_whole(path, built.plan)
         engine = self._describe(model, path, built)
         engine.save()
@@ -74,6 +84,8 @@ class TensorRt:
             "typing": built.typing,
             "layers_read_from": built.layer_source,
             "calibration": built.calibration,
+            "calibration_cache": built.calibration_cache.name if built.calibration_cache else None,
+            "model_file": os.path.relpath(model.path, path.parent),
             "build_s": round(built.seconds, 3),
             "profiles": "; ".join(
                 ", ".join(f"{name} {limits}" for name, limits in profile.items()) for profile in built.profiles

@@ -19,7 +19,7 @@ from redline.backends.tensorrt.profiles import Profile, Range
 from redline.core.artifact import Layers, OnnxModel
 from redline.core.errors import BuildError, InputError, UnsupportedError
 from redline.core.files import write_whole
-from redline.core.samples import load_saved
+from redline.core.samples import Samples, load_saved
 from redline.formats.onnx_file import all_nodes
 
 Progress = Callable[[str, int, int], bool | None]
@@ -34,6 +34,8 @@ class Built:
     Attributes:
         typing: ``weak`` or ``strong``: how it was built.
         precision: What the builder was allowed, from the graph where nobody asked for anything.
+        calibration: ``computed`` or ``from cache``; None where nothing was calibrated.
+        calibration_cache: The file of what was learnt.
         layer_source: Where ``layers`` was read: ``inspector`` or ``builder's report``.
     """
 
@@ -45,6 +47,7 @@ class Built:
     profiles: tuple[dict[str, Range], ...]
     seconds: float
     calibration: str | None
+    calibration_cache: Path | None
 
 
 def build_plan(
@@ -101,6 +104,7 @@ def build_plan(
         profiles=tuple(profiles),
         seconds=perf_counter() - started,
         calibration=None if calibration is None else ("from cache" if calibration.used_cache else "computed"),
+        calibration_cache=None if calibration is None else calibration.cache,
     )
 
 
@@ -131,6 +135,14 @@ def resolve(library: Library, model: OnnxModel, options: TensorRtOptions) -> tup
             f"first: redline quantize {model.path.name} --for tensorrt --mode {modes.get(wanted, 'static')}"
         )
     return wanted, strong
+
+
+def calibration_file(library: Library, model: OnnxModel, options: TensorRtOptions) -> str | None:
+    """Name of the file that a calibration for this build would write; None where nothing is calibrated."""
+    precision, strong = resolve(library, model, options)
+    if strong or precision != "int8" or _graph_precision(model) == "int8":
+        return None
+    return _calibration_plan(library, model, options, _ranges(model, options))[1]
 
 
 def _graph_precision(model: OnnxModel) -> str:
@@ -202,12 +214,7 @@ def _aim(library: Library, config: Any, target: str) -> None:
 
 
 def _add_profiles(builder: Any, config: Any, model: OnnxModel, options: TensorRtOptions) -> list[dict[str, Range]]:
-    asked = options.parsed_profiles
-    ranges = [profile.ranges(model.signature) for profile in asked or (Profile(),)]
-    if not any(ranges):
-        if asked:
-            raise InputError(f"{model.path.name} has fixed shapes and takes no profile; export it with a dynamic batch")
-        return []
+    ranges = _ranges(model, options)
     for wanted in ranges:
         profile = builder.create_optimization_profile()
         for name, limits in wanted.items():
@@ -215,6 +222,16 @@ def _add_profiles(builder: Any, config: Any, model: OnnxModel, options: TensorRt
         if config.add_optimization_profile(profile) < 0:
             raise BuildError(f"{model.path.name}: TensorRT refused the profile {_profile_text(wanted)}")
     return ranges
+
+
+def _ranges(model: OnnxModel, options: TensorRtOptions) -> list[dict[str, Range]]:
+    asked = options.parsed_profiles
+    ranges = [profile.ranges(model.signature) for profile in asked or (Profile(),)]
+    if any(ranges):
+        return ranges
+    if asked:
+        raise InputError(f"{model.path.name} has fixed shapes and takes no profile; export it with a dynamic batch")
+    return []
 
 
 def _allow(
@@ -239,6 +256,32 @@ def _allow(
         config.set_flag(flag)
     if precision != "int8" or _graph_precision(model) == "int8":
         return None
+    calibration = _calibration(library, model, options, profiles, directory)
+    batch = calibration.batch
+    config.int8_calibrator = make_calibrator(library, calibration, options.calibrator)
+    if profiles:
+        _set_calibration_profile(builder, config, profiles, batch)
+    return calibration
+
+
+def _calibration(
+    library: Library,
+    model: OnnxModel,
+    options: TensorRtOptions,
+    profiles: list[dict[str, Range]],
+    directory: Path,
+) -> Calibration:
+    samples, name, batch = _calibration_plan(library, model, options, profiles)
+    cache = Path(options.calibration_cache) if samples is None else directory / name
+    return Calibration(samples, model.signature, batch=batch, cache=cache)
+
+
+def _calibration_plan(
+    library: Library, model: OnnxModel, options: TensorRtOptions, profiles: list[dict[str, Range]]
+) -> tuple[Samples | None, str, int]:
+    """Samples (none where an earlier calibration is given), the name of the file for what is learnt, the batch."""
+    if options.calibration_cache and Path(options.calibration_cache).is_file():
+        return None, Path(options.calibration_cache).name, _calibration_batch(model, options, profiles, 1 << 30)
     if not options.calibration:
         raise InputError(
             f"{model.path.name} has no Q/DQ nodes: INT8 needs samples to choose ranges on; give images with --data"
@@ -246,12 +289,7 @@ def _allow(
     samples = load_saved(options.calibration)
     batch = _calibration_batch(model, options, profiles, len(samples))
     key = cache_key(library, model.sha256, samples, options.calibrator, batch)
-    cache = directory / f"calibration-{options.calibrator}-{key}.cache"
-    calibration = Calibration(samples, model.signature, batch=batch, cache=cache)
-    config.int8_calibrator = make_calibrator(library, calibration, options.calibrator)
-    if profiles:
-        _set_calibration_profile(builder, config, profiles, batch)
-    return calibration
+    return samples, f"calibration-{options.calibrator}-{key}.cache", batch
 
 
 def _calibration_batch(model: OnnxModel, options: TensorRtOptions, profiles: list[dict[str, Range]], count: int) -> int:

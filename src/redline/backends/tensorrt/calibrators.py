@@ -34,26 +34,34 @@ class Calibration:
     calibrator gave it.
     """
 
-    def __init__(self, samples: Samples, signature: Signature, *, batch: int, cache: Path) -> None:
+    def __init__(self, samples: Samples | None, signature: Signature, *, batch: int, cache: Path) -> None:
         """Prepare it.
+
+        Args:
+            samples: None where ``cache`` is there already.
+            signature: Of the model.
+            batch: Samples at a time.
+            cache: The file of what was learnt.
 
         Raises:
             InputError: there are fewer samples than one batch, or they do not fit the model.
         """
-        first = samples.batch(0, batch)
-        signature.check(first)
-        if len(samples) < batch:
-            raise InputError(f"got {len(samples)} calibration samples, expected at least one batch of {batch}")
+        first = samples.batch(0, batch) if samples is not None else {}
+        if samples is not None:
+            signature.check(first)
+            if len(samples) < batch:
+                raise InputError(f"got {len(samples)} calibration samples, expected at least one batch of {batch}")
         self.batch = batch
         self.used_cache = False
-        self._samples, self._cache = samples, cache
+        self.cache = cache
+        self._samples = samples
         self._memory = {name: DeviceMemory(array.nbytes) for name, array in first.items()}
         self._given = 0
         self._failure: BaseException | None = None
 
     def next_batch(self, names: list[str]) -> list[int] | None:
         """Addresses of the next batch on the GPU; None when there is none, or one failed."""
-        if (self._given + 1) * self.batch > len(self._samples) or self._failure is not None:
+        if self._samples is None or self._failure is not None or (self._given + 1) * self.batch > len(self._samples):
             return None
         try:
             feed = self._samples.batch(self._given * self.batch, self.batch)
@@ -67,14 +75,14 @@ class Calibration:
 
     def read_cache(self) -> bytes | None:
         """What was learnt from the same samples before."""
-        if not self._cache.is_file():
+        if not self.cache.is_file():
             return None
         self.used_cache = True
-        return self._cache.read_bytes()
+        return self.cache.read_bytes()
 
     def write_cache(self, content: Any) -> None:
         """Keep what was learnt."""
-        write_whole(self._cache, bytes(content))
+        write_whole(self.cache, bytes(content))
 
     def check(self) -> None:
         """Raise what went wrong while TensorRT called.

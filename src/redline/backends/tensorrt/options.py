@@ -29,6 +29,7 @@ class TensorRtOptions:
             ``auto``: weak where there is such a thing.
         calibrator: How ranges are chosen for ``int8`` with weak typing.
         calibration: An ``.npz`` of samples by input name. Needed for ``int8`` of a graph without Q/DQ nodes.
+        calibration_cache: What an earlier calibration wrote; with it no samples are needed.
         calibration_batch: Samples at a time; 0 takes the profile's OPT batch.
         profiles: Optimization profiles, separated by ``;``: ``1,32,64`` are the batch's MIN, OPT and MAX;
             ``image=1x3x224x224,8x3x224x224,32x3x512x512`` names whole shapes. Empty takes ``1,8,32``, unless the
@@ -41,6 +42,7 @@ class TensorRtOptions:
         timing_cache: File that remembers what was timed, so that the next build is quick. Empty: beside the engine.
         cuda_graph: Whether a session records its work once for each shape and replays it.
         device: Index of the GPU.
+        rebuild: Build also where the same engine is there already.
         name: Name of the plan without its suffix; empty takes the model's.
     """
 
@@ -48,6 +50,7 @@ class TensorRtOptions:
     typing: Typing = "auto"
     calibrator: Calibrator = "entropy"
     calibration: str = ""
+    calibration_cache: str = ""
     calibration_batch: int = 0
     profiles: str = ""
     workspace_bytes: int = 0
@@ -58,6 +61,7 @@ class TensorRtOptions:
     timing_cache: str = ""
     cuda_graph: bool = True
     device: int = 0
+    rebuild: bool = False
     name: str = ""
 
     def __post_init__(self) -> None:
