@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +13,54 @@ import pytest
 from onnx import TensorProto, helper
 from tests.onnx_models import conv_model, five_inputs, integer_input, no_inputs, save_graph
 
-from redline.backends import BACKENDS, load_backend, open_engine
-from redline.core.artifact import Engine
-from redline.core.errors import BuildError, EngineMismatchError, InputError, SignatureError
+from redline.backends import BACKENDS, load_backend, open_engine, why_not
+from redline.core.artifact import Argument, Engine
+from redline.core.errors import (
+    BuildError,
+    EngineMismatchError,
+    InputError,
+    MissingDependencyError,
+    SignatureError,
+    UnsupportedError,
+)
 from redline.core.session import Session
 from redline.formats.onnx_file import read_onnx
 
-pytestmark = pytest.mark.parametrize("backend", list(BACKENDS))
+GPU = {"tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt"}
+pytestmark = pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=[pytest.mark.gpu] if name in GPU else []) for name in BACKENDS]
+)
+reason_against = cache(why_not)
 
 
 @pytest.fixture(autouse=True)
 def _installed(backend: str) -> None:
-    pytest.importorskip(BACKENDS[backend].package)
+    """Skip a backend that is not here at all; one that builds without running is skipped where a test runs it."""
+    try:
+        load_backend(backend)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+
+
+def options(backend: str) -> dict[str, Argument]:
+    if backend not in GPU:
+        return {"threads": 1}
+    return {"target": "sm89"} if backend == "tensorrt-rtx" and reason_against(backend) else {}
+
+
+def compiled(backend: str, path: Path, folder: Path) -> Engine:
+    try:
+        return load_backend(backend, options(backend)).compile(read_onnx(path), folder)
+    except UnsupportedError:
+        if (reason := reason_against(backend)) is None:
+            raise
+        pytest.skip(reason)
 
 
 def opened(backend: str, path: Path, folder: Path) -> Session:
-    runtime = load_backend(backend, {"threads": 1})
-    return runtime.load(runtime.compile(read_onnx(path), folder / "engines"))
+    if reason := reason_against(backend):
+        pytest.skip(reason)
+    return load_backend(backend, options(backend)).load(compiled(backend, path, folder / "engines"))
 
 
 def image(batch: int, seed: int = 0) -> dict[str, np.ndarray]:
@@ -125,25 +157,26 @@ def test_closing_twice_does_nothing_and_a_closed_session_says_so(backend: str, t
 
 
 def test_an_engine_comes_back_from_the_disk_with_its_history(backend: str, tmp_path: Path) -> None:
-    engine = load_backend(backend, {"threads": 1}).compile(read_onnx(conv_model(tmp_path / "m.onnx")), tmp_path)
+    engine = compiled(backend, conv_model(tmp_path / "m.onnx"), tmp_path)
     assert Engine.read(engine.path) == engine
-    assert engine.layers.precision in ("fp32", "bf16")
+    assert engine.layers.precision in ("fp32", "tf32", "bf16")
     assert engine.provenance[-1].step == f"compile {backend}"
+    if reason := reason_against(backend):
+        pytest.skip(reason)
     with_sidecar = open_engine(str(engine.sidecar))
     assert with_sidecar(image(1))["logits"].shape == (1, 5)
 
 
 def test_a_foreign_engine_is_never_run(backend: str, tmp_path: Path) -> None:
-    runtime = load_backend(backend, {"threads": 1})
-    engine = runtime.compile(read_onnx(conv_model(tmp_path / "m.onnx")), tmp_path)
+    engine = compiled(backend, conv_model(tmp_path / "m.onnx"), tmp_path)
     key = next(iter(engine.platform))
     foreign = replace(engine, platform={**engine.platform, key: "0.1"})
     with pytest.raises(EngineMismatchError, match=f"was compiled for {key} '0.1'"):
-        runtime.load(foreign)
+        load_backend(backend, options(backend)).load(foreign)
 
 
 def test_a_truncated_engine_is_never_run(backend: str, tmp_path: Path) -> None:
-    engine = load_backend(backend, {"threads": 1}).compile(read_onnx(conv_model(tmp_path / "m.onnx")), tmp_path)
+    engine = compiled(backend, conv_model(tmp_path / "m.onnx"), tmp_path)
     engine.path.write_bytes(engine.path.read_bytes()[:-10])
     with pytest.raises(EngineMismatchError, match="build the engine again"):
         open_engine(str(engine.path))
@@ -161,8 +194,12 @@ def test_an_unknown_operator_is_named(backend: str, tmp_path: Path) -> None:
     proto = onnx.load(str(path))
     proto.opset_import.append(helper.make_opsetid("com.acme", 1))
     onnx.save(proto, str(path))
-    with pytest.raises(BuildError, match="Frobnicate"):
-        load_backend(backend).compile(read_onnx(path), tmp_path)
+    with pytest.raises(BuildError) as refusal:
+        load_backend(backend, options(backend)).compile(read_onnx(path), tmp_path)
+    reason = reason_against(backend)
+    if reason and reason in str(refusal.value):
+        pytest.skip(reason)
+    assert "Frobnicate" in str(refusal.value)
 
 
 def test_an_unknown_option_is_refused(backend: str) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
+from redline.backends.nvidia import RTX_RUNS_ON, find_gpus
 from redline.core.artifact import Argument, Engine
-from redline.core.errors import InputError, MissingDependencyError
+from redline.core.errors import InputError, MissingDependencyError, RedlineError
 from redline.core.session import Backend, Session
 
 
@@ -31,8 +33,25 @@ BACKENDS: dict[str, Entry] = {
     "tensorrt-rtx": Entry(
         "redline.backends.tensorrt.backend:create_rtx", "tensorrt_rtx", "tensorrt-rtx", "TensorRT for RTX, GPU"
     ),
+    "onnxruntime-cuda": Entry("redline.backends.ort_gpu:create", "onnxruntime", "gpu", "ONNX Runtime, CUDA"),
+    "onnxruntime-tensorrt": Entry(
+        "redline.backends.ort_tensorrt:create", "onnxruntime", "gpu", "ONNX Runtime, TensorRT and CUDA"
+    ),
     "reference": Entry("redline.backends.reference:create", "onnx", "cpu", "ONNX's own slow reference evaluator"),
 }
+
+
+# Compute capabilities that those backends run on which cannot say it themselves.
+_RUNS_ON = {"tensorrt": r".*", "tensorrt-rtx": RTX_RUNS_ON}
+
+
+@runtime_checkable
+class SaysWhyNot(Protocol):
+    """A backend that can say why it cannot run here."""
+
+    def why_not(self) -> str | None:
+        """The reason in words; None where it can run."""
+        ...
 
 
 def load_backend(name: str, options: Mapping[str, Argument] | None = None) -> Backend:
@@ -58,6 +77,24 @@ def load_backend(name: str, options: Mapping[str, Argument] | None = None) -> Ba
         return cast("Backend", create(dict(options or {})))
     except TypeError as error:
         raise InputError(f"backend {name}: {error}") from error
+
+
+def why_not(name: str) -> str | None:
+    """Why a backend cannot run engines on this machine, in words; None where it can."""
+    try:
+        backend = load_backend(name)
+    except RedlineError as error:
+        return str(error)
+    if isinstance(backend, SaysWhyNot):
+        return backend.why_not()
+    if name not in _RUNS_ON:
+        return None
+    capability = backend.platform().get("compute_capability")
+    if capability is None:
+        return find_gpus().reason or "no NVIDIA GPU was found"
+    if re.fullmatch(_RUNS_ON[name], capability) is None:
+        return f"it does not run on a GPU of compute capability {capability}"
+    return None
 
 
 def open_engine(path: str, options: Mapping[str, Argument] | None = None) -> Session:

@@ -22,7 +22,7 @@ from redline.core.tensor import Array, Signature
 from redline.formats.onnx_file import layers_of, versions
 
 NAME = "onnxruntime"
-_LEVELS = {
+GRAPH_LEVELS = {
     "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
     "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -46,8 +46,8 @@ class OrtOptions:
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise InputError(f"threads is {self.threads}, expected 0 or more")
-        if self.graph_optimization not in _LEVELS:
-            raise InputError(f"graph_optimization is {self.graph_optimization!r}, expected {', '.join(_LEVELS)}")
+        if self.graph_optimization not in GRAPH_LEVELS:
+            raise InputError(f"graph_optimization is {self.graph_optimization!r}, expected {', '.join(GRAPH_LEVELS)}")
 
 
 def create(options: Mapping[str, Any]) -> OnnxRuntime:
@@ -142,7 +142,7 @@ def _session_options(options: OrtOptions) -> ort.SessionOptions:
     session_options.intra_op_num_threads = options.threads
     session_options.inter_op_num_threads = 1
     session_options.log_severity_level = _ERRORS_ONLY
-    session_options.graph_optimization_level = _LEVELS[options.graph_optimization]
+    session_options.graph_optimization_level = GRAPH_LEVELS[options.graph_optimization]
     return session_options
 
 
