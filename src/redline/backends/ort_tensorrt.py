@@ -193,8 +193,13 @@ class OnnxRuntimeTensorRt:
 
 def _run_once(session: ort.InferenceSession, signature: Signature, ranges: Mapping[str, Range]) -> None:
     """Let the provider build and save what it puts off until the first call."""
-    shapes = {spec.name: ranges[spec.name].usual if spec.name in ranges else spec.shape for spec in signature.inputs}
-    zeros = {spec.name: np.zeros(shapes[spec.name], spec.numpy_dtype) for spec in signature.inputs}
+    zeros = {
+        spec.name: np.zeros(
+            ranges[spec.name].usual if spec.name in ranges else tuple(int(size) for size in spec.shape),
+            spec.numpy_dtype,
+        )
+        for spec in signature.inputs
+    }
     with contextlib.suppress(Exception):  # zeros may be no input for this model: what matters is what they set off
         session.run(None, zeros)
 
