@@ -237,7 +237,8 @@ class Reader:
             return self._kind(node.body, scope) or self._kind(node.orelse, scope)
         if isinstance(node, ast.Subscript):
             kind = self._kind(node.value, scope) or ""
-            return kind[5:-1] if kind.startswith("list[") else None
+            inside = kind if isinstance(node.slice, ast.Slice) else kind[5:-1]
+            return inside if kind.startswith("list[") else None
         if isinstance(node, ast.ListComp):
             self._comprehension(node, inner := dict(scope))
             kind = self._kind(node.elt, inner)

@@ -57,13 +57,18 @@ class TensorRt:
 
         An engine that is there already, whole and of the same model, options and platform, is not built again.
         """
-        if self.name == "tensorrt" and device_count() <= self.options.device:
-            raise UnsupportedError(
-                f"TensorRT {self.library.version} builds on the GPU that it builds for, and there is none here; "
-                "the backend tensorrt-rtx builds without one: --target sm89"
-            )
         if device_count() > self.options.device:
             use_device(self.options.device)
+        elif self.name == "tensorrt":
+            raise UnsupportedError(
+                f"{self.library.title} builds on the GPU that it builds for, and there is none here; "
+                "the backend tensorrt-rtx builds without one: --target sm89"
+            )
+        elif not self.options.target:
+            raise UnsupportedError(
+                f"{self.library.title} builds for any GPU that is named, and there is none here; name one by its "
+                "compute capability: --target sm89 for an RTX 4060"
+            )
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / f"{self.options.name or model.path.stem}.plan"
         if not self.options.rebuild and path.is_file():
@@ -96,6 +101,7 @@ class TensorRt:
             sha256=sha256_of(path),
             backend=self.name,
             signature=model.signature,
+            usage=model.usage,
             layers=built.layers,
             platform=self._made_for(),
             options=dict(asdict(self.options)),

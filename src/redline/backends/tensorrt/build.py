@@ -15,6 +15,7 @@ from redline.backends.tensorrt.calibrators import Calibration, cache_key, make_c
 from redline.backends.tensorrt.layers import EngineLayer, count_layers, from_inspector, from_report
 from redline.backends.tensorrt.library import Library
 from redline.backends.tensorrt.options import TensorRtOptions
+from redline.backends.tensorrt.parsing import parse
 from redline.backends.tensorrt.profiles import Profile, Range
 from redline.core.artifact import Layers, OnnxModel
 from redline.core.errors import BuildError, InputError, UnsupportedError
@@ -75,7 +76,7 @@ def build_plan(
     if builder is None:  # pragma: no cover
         raise UnsupportedError(library.told.reason("TensorRT made no builder"))
     network = builder.create_network(library.network_flags(strong=strong))
-    _parse(library, model, network)
+    parse(library, model, network)
     config = builder.create_builder_config()
     _configure(library, config, options, precision)
     profiles = _add_profiles(builder, config, model, options)
@@ -90,7 +91,7 @@ def build_plan(
         calibration.check()
     if serialized is None:
         raise BuildError(
-            f"{model.path.name}: {_title(library)} could not build it: {library.told.reason('no reason given')}"
+            f"{model.path.name}: {library.title} could not build it: {library.told.reason('no reason given')}"
         )
     plan = bytes(serialized)
     _save_timing_cache(config, timing)
@@ -118,12 +119,12 @@ def resolve(library: Library, model: OnnxModel, options: TensorRtOptions) -> tup
     strong = options.typing == "strong" or (options.typing == "auto" and not library.weak_typing)
     if strong and not library.strong_typing:
         raise UnsupportedError(
-            f"{_title(library)} has no strong typing (TensorRT 9 brought it); use typing weak, where a Q/DQ or FP16 "
+            f"{library.title} has no strong typing (TensorRT 9 brought it); use typing weak, where a Q/DQ or FP16 "
             "graph is followed as closely as this version can"
         )
     if options.typing == "weak" and not library.weak_typing:
         raise UnsupportedError(
-            f"{_title(library)} has no weak typing: precision flags and calibrators ended with TensorRT 10. Use "
+            f"{library.title} has no weak typing: precision flags and calibrators ended with TensorRT 10. Use "
             "typing strong: redline build converts the graph to FP16, or to INT8 with Q/DQ nodes, by itself"
         )
     graph = _graph_precision(model)
@@ -151,33 +152,6 @@ def _graph_precision(model: OnnxModel) -> str:
     return next((name for name in ("fp8", "int8", "fp16", "bf16") if counts.get(name)), "fp32")
 
 
-def _parse(library: Library, model: OnnxModel, network: Any) -> None:
-    newest = library.highest_opset
-    if newest is not None and model.opset > newest:
-        raise UnsupportedError(
-            f"{model.path.name} has opset {model.opset}, {_title(library)} reads up to {newest}; export it again: "
-            f"redline export MODEL -o {model.path.name} --opset {newest}"
-        )
-    parser = library.module.OnnxParser(network, library.logger)
-    if parser.parse_from_file(str(model.path.resolve())):
-        return
-    errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    raise BuildError(f"{model.path.name}: {_title(library)} cannot read it: {_parser_reason(library, errors)}")
-
-
-def _parser_reason(library: Library, errors: list[Any]) -> str:
-    if not errors:
-        return library.told.reason("no reason given")
-    last = errors[-1]
-    told = " ".join(str(last.desc()).split())
-    if told in ("", "true", "false"):
-        told = library.told.reason("no reason given")
-    node = getattr(last, "node_name", None)
-    operator = getattr(last, "node_operator", None)
-    where = f" (node {node()}, {operator()})" if node and operator and node() else f" (node number {last.node()})"
-    return f"{told[:400]}{where}"
-
-
 def _configure(library: Library, config: Any, options: TensorRtOptions, precision: str) -> None:
     module = library.module
     if options.workspace_bytes:
@@ -192,6 +166,8 @@ def _configure(library: Library, config: Any, options: TensorRtOptions, precisio
     if options.hardware_compatible:
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
     if options.version_compatible:
+        if library.flavour == "tensorrt-rtx":
+            raise UnsupportedError(f"{library.title} makes no version-compatible engines; build one for each version")
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
     if options.target:
         _aim(library, config, options.target)
@@ -200,17 +176,15 @@ def _configure(library: Library, config: Any, options: TensorRtOptions, precisio
 def _aim(library: Library, config: Any, target: str) -> None:
     if library.flavour != "tensorrt-rtx":
         raise UnsupportedError(
-            f"got target {target}: {_title(library)} builds for the GPU that it runs on; use the backend tensorrt-rtx"
+            f"got target {target}: {library.title} builds for the GPU that it runs on; use the backend tensorrt-rtx"
         )
     capability = getattr(library.module.ComputeCapability, target.upper(), None)
     if capability is None:
         known = [name.lower() for name in dir(library.module.ComputeCapability) if name.startswith("SM")]
-        raise UnsupportedError(
-            f"{_title(library)} cannot build for {target}, expected one of {', '.join(sorted(known))}"
-        )
+        raise UnsupportedError(f"{library.title} cannot build for {target}, expected one of {', '.join(sorted(known))}")
     config.num_compute_capabilities = 1
     if not config.set_compute_capability(capability, 0):
-        raise UnsupportedError(f"{_title(library)} refused target {target}: {library.told.reason('no reason given')}")
+        raise UnsupportedError(f"{library.title} refused target {target}: {library.told.reason('no reason given')}")
 
 
 def _add_profiles(builder: Any, config: Any, model: OnnxModel, options: TensorRtOptions) -> list[dict[str, Range]]:
@@ -252,7 +226,7 @@ def _allow(
     ):
         flag = getattr(flags, name, None)
         if flag is None:
-            raise UnsupportedError(f"{_title(library)} has no {name}")
+            raise UnsupportedError(f"{library.title} has no {name}")
         config.set_flag(flag)
     if precision != "int8" or _graph_precision(model) == "int8":
         return None
@@ -381,8 +355,3 @@ def _compute_nodes(path: Path) -> list[str]:
 
 def _profile_text(ranges: dict[str, Range]) -> str:
     return ", ".join(f"{name} {limits}" for name, limits in ranges.items())
-
-
-def _title(library: Library) -> str:
-    names = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
-    return f"{names[library.flavour]} {library.version}"

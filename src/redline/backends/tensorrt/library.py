@@ -21,6 +21,7 @@ _MODULES: dict[Flavour, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
+_TITLES: dict[Flavour, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 _logger = logging.getLogger("redline.tensorrt")
 _LAYER_REPORT = "Layers:\n"
 _KEPT_ERRORS = 20
@@ -60,6 +61,11 @@ class Library:
         self.version: str = module.__version__
         self.told = Told()
         self.logger = _make_logger(module, self.told)
+
+    @property
+    def title(self) -> str:
+        """Its name and version in words."""
+        return f"{_TITLES[self.flavour]} {self.version}"
 
     @property
     def weak_typing(self) -> bool:
