@@ -83,6 +83,7 @@ class OpenVino:
             sha256=sha256_of(path),
             backend=NAME,
             signature=model.signature,
+            usage=model.usage,
             layers=_layers(compiled),
             platform=self.platform(),
             options=dict(asdict(self.options)),

@@ -58,6 +58,7 @@ class Reference:
             sha256=sha256_of(path),
             backend=NAME,
             signature=model.signature,
+            usage=model.usage,
             layers=model.layers,
             platform=self.platform(),
             options={},

@@ -25,6 +25,10 @@ def run_command(
     out: Annotated[Path | None, typer.Option("-o", "--out", metavar="OUT.npz", help="Where the outputs go.")] = None,
     threads: Annotated[int, typer.Option("--threads", min=0, help="0 lets the runtime choose.")] = 0,
     weights: Annotated[Path | None, typer.Option("--weights", help="A checkpoint, for a PyTorch model.")] = None,
+    fallback: Annotated[
+        list[str] | None,
+        typer.Option("--fallback", metavar="BACKEND", help="Instead of an engine that cannot run: rebuild, …"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Run a model on an image or on arrays; for a classifier, show the five most probable classes.
@@ -33,7 +37,7 @@ def run_command(
     """
     from redline.commands.run import run
 
-    result = run(artifact, input_file, out, threads=threads, weights=weights)
+    result = run(artifact, input_file, out, threads=threads, weights=weights, fallback=tuple(fallback or ()))
     if as_json:
         print_json(result.to_json())
     else:

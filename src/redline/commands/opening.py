@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,12 @@ class Opened:
 
 
 def open_any(
-    target: str | Path, *, threads: int = 0, weights: str | Path | None = None, as_it_is: bool = False
+    target: str | Path,
+    *,
+    threads: int = 0,
+    weights: str | Path | None = None,
+    as_it_is: bool = False,
+    fallback: Sequence[str] = (),
 ) -> Opened:
     """Open it.
 
@@ -53,6 +58,8 @@ def open_any(
         threads: 0 lets the runtime choose.
         weights: A checkpoint, for a PyTorch model.
         as_it_is: Run an ONNX file without the runtime's graph optimizations: what a reference should be.
+        fallback: What answers instead where an engine cannot be used; see
+            :func:`redline.commands.fallback.open_with_fallback`. The notes say so then.
 
     Raises:
         InputError: there is no such thing, or it cannot be used.
@@ -67,7 +74,7 @@ def open_any(
     if manifest is not None:
         return _open_manifest(manifest, threads)
     if path.name.endswith(".engine.json") or _sidecar(path).is_file():
-        return _open_engine(path, threads)
+        return _open_engine(path, threads, fallback)
     return _open_file(path, threads, as_it_is=as_it_is)
 
 
@@ -127,23 +134,32 @@ def _assumed(preprocess: Preprocess) -> str:
     return f"the file does not say how images become its input; assumed: centre crop, {size}, {means}"
 
 
-def _open_engine(path: Path, threads: int) -> Opened:
+def _open_engine(path: Path, threads: int, fallback: Sequence[str] = ()) -> Opened:
     from redline.backends import open_engine
+    from redline.commands.fallback import open_with_fallback
     from redline.data.images import infer_preprocess
 
-    engine = Engine.read(path)
-    session = open_engine(str(path), {"threads": threads} if threads else {})
+    reasons: tuple[str, ...] = ()
+    if fallback:
+        found = open_with_fallback(path, fallback=fallback, threads=threads)
+        engine, session, layers, reasons = Engine.described(path), found.session, found.layers, found.notes
+    else:
+        engine = Engine.read(path)
+        session, layers = open_engine(str(path), {"threads": threads} if threads else {}), engine.layers
+    told = engine.usage.preprocess
     try:
-        preprocess = infer_preprocess(engine.signature)
+        preprocess = told or infer_preprocess(engine.signature)
     except InputError:
         preprocess = None
     return Opened(
         name=str(engine.path),
         session=session,
-        layers=engine.layers,
-        precision=_engine_precision(engine),
+        layers=layers,
+        precision=coarsest(layers) if reasons else _engine_precision(engine),
         preprocess=preprocess,
-        assumption=_assumed(preprocess) if preprocess else None,
+        class_names=engine.usage.class_names or None,
+        assumption=_assumed(preprocess) if preprocess and not told else None,
+        notes=reasons,
     )
 
 

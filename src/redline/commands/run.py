@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,7 @@ def run(
     *,
     threads: int = 0,
     weights: str | Path | None = None,
+    fallback: Sequence[str] = (),
 ) -> Run:
     """Run ``artifact`` on ``input`` and write its outputs.
 
@@ -87,6 +89,8 @@ def run(
         out: The ``.npz`` to write, with an array for each output.
         threads: 0 lets the runtime choose.
         weights: A checkpoint, for a PyTorch model.
+        fallback: What answers instead where an engine cannot be used, in this order: ``rebuild``,
+            ``onnxruntime-cuda``, ``onnxruntime`` or another backend. The notes say so then.
 
     Raises:
         InputError: the artifact or the input is not usable, or the input does not fit the model.
@@ -96,7 +100,7 @@ def run(
         raise InputError(f"got {target} as output, expected a name that ends in .npz")
     if target is not None and input is not None and target.resolve() == Path(input).resolve():
         raise InputError(f"got {target} as input and output, expected another output file")
-    opened = open_any(artifact, threads=threads, weights=weights)
+    opened = open_any(artifact, threads=threads, weights=weights, fallback=fallback)
     try:
         samples = _samples(opened, input)
         outputs = _answers(opened, samples)

@@ -115,6 +115,7 @@ class Engine:
     platform: Mapping[str, str]
     options: Mapping[str, Argument]
     provenance: tuple[Step, ...] = ()
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def precision(self) -> Precision:
@@ -138,22 +139,22 @@ class Engine:
             "platform": dict(self.platform),
             "options": dict(self.options),
             "provenance": [step.to_json() for step in self.provenance],
+            "usage": self.usage.to_json(),
         }
         write_whole(self.sidecar, json.dumps(value, indent=2) + "\n")
         return self.sidecar
 
     @classmethod
-    def read(cls, path: Path) -> Engine:
-        """Read an engine's sidecar (or the one beside an engine file) and check the file against it.
+    def described(cls, path: Path) -> Engine:
+        """Read an engine's sidecar (or the one beside an engine file), and nothing else.
 
         Raises:
             ArtifactError: the sidecar is missing or not readable.
-            EngineMismatchError: the engine file is missing, or its bytes are not those that were saved.
         """
         sidecar = path if path.name.endswith(".engine.json") else path.with_name(path.name + ".engine.json")
         try:
             value = json.loads(sidecar.read_text())
-            engine = cls(
+            return cls(
                 path=sidecar.with_name(value["file"]),
                 sha256=value["sha256"],
                 backend=value["backend"],
@@ -162,11 +163,22 @@ class Engine:
                 platform=value["platform"],
                 options=value["options"],
                 provenance=tuple(Step.from_json(step) for step in value["provenance"]),
+                usage=Usage.from_json(value.get("usage") or {}),
             )
         except FileNotFoundError as error:
             raise ArtifactError(f"{sidecar} is not there; build the engine again") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"{sidecar} is not an engine description ({error}); build it again") from error
+
+    @classmethod
+    def read(cls, path: Path) -> Engine:
+        """Read an engine's sidecar and check the file against it.
+
+        Raises:
+            ArtifactError: the sidecar is missing or not readable.
+            EngineMismatchError: the engine file is missing, or its bytes are not those that were saved.
+        """
+        engine = cls.described(path)
         if not engine.path.is_file():
             raise EngineMismatchError(f"{engine.path} is not there; build the engine again")
         found = sha256_of(engine.path)
