@@ -86,4 +86,4 @@ def _torch_export(path: str, options: dict[str, Any], threads: int) -> Callable[
 def _aoti(path: str, options: dict[str, Any], threads: int) -> Callable[[Array], Any]:
     import torch
 
-    return _torch(torch._inductor.aoti_load_package(path, **options), threads)  # noqa: SLF001
+    return _torch(torch._inductor.aoti_load_package(path, **options), threads)

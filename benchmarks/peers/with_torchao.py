@@ -11,9 +11,9 @@ BATCHES = (1, 8)
 def static_int8(job: Job) -> tuple[Product, ...]:
     torch.set_num_threads(1)
     # Without it the number of threads at compile time is written into the code.
-    torch._inductor.config.cpp.dynamic_threads = True  # noqa: SLF001
+    torch._inductor.config.cpp.dynamic_threads = True
     # Packs the weights for oneDNN's int8 kernels; without it the package runs in floating point.
-    torch._inductor.config.freezing = True  # noqa: SLF001
+    torch._inductor.config.freezing = True
     images = torch.from_numpy(job.calibration)
     with torch.no_grad():
         return tuple(_compile(job, images, batch) for batch in BATCHES)
@@ -24,7 +24,7 @@ def _compile(job: Job, images: torch.Tensor, batch: int) -> Product:
     example = (images[:batch],)
     quantized = _quantize(torch_module(job.torch), images, example)
     program = torch.export.export(quantized, example)
-    torch._inductor.aoti_compile_and_package(program, package_path=str(file))  # noqa: SLF001
+    torch._inductor.aoti_compile_and_package(program, package_path=str(file))
     return Product(
         name=f"torchao-int8-b{batch}",
         file=file.name,

@@ -86,7 +86,7 @@ def test_json_is_one_document(model: Path, data: Path, tmp_path: Path, capsys: p
     assert dict(found["after"]["layers"]) == {"int8": 5, "fp32": 1}
     assert found["kept"] == ["first"]
     assert len(found["layers"]) == 6
-    assert "1.3x" in found["expectation"]
+    assert "1.25x" in found["expectation"]
 
 
 def test_report_names_the_layers_to_keep(

@@ -118,7 +118,7 @@ def find_samples(
         return found, found, []
     if len(found) < _FEW:
         return found, found, [f"only {len(found)} samples: INT8 is verified on what it was calibrated on"]
-    calibration, verification = found.split(min(limit, len(found) // 2), seed=_SEED)
+    calibration, verification = found.split(min(limit, len(found) - max(_FEW // 2, len(found) // 4)), seed=_SEED)
     return calibration, verification, []
 
 

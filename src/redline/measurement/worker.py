@@ -24,7 +24,7 @@ from typing import Any, Self, cast
 from redline.core.artifact import Argument
 from redline.core.errors import MissingDependencyError, WorkerError
 from redline.core.processes import end_with_parent
-from redline.core.session import Session
+from redline.core.session import Session, SupportsDeviceTiming
 from redline.core.tensor import Array, Signature
 from redline.measurement.latency import WarmUp, time_calls, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
@@ -43,11 +43,14 @@ class Source:
         factory: ``"module:function"``, imported in the worker.
         arguments: Keyword arguments of the function, plain JSON values.
         environment: Variables of the worker, set before anything is imported (thread counts are read then).
+        interpreter: Another Python to run it with, which finds ``redline`` too; empty is this one. Runtimes that
+            cannot live in one environment are measured side by side so.
     """
 
     factory: str
     arguments: Mapping[str, Json]
     environment: Mapping[str, str] = field(default_factory=dict)
+    interpreter: str = ""
 
 
 def thread_environment(threads: int) -> dict[str, str]:
@@ -65,7 +68,7 @@ class Worker:
         Raises:
             WorkerError: it died, hung or could not load; the message has the reason.
         """
-        self._child = _Child(source.environment, timeout_s)
+        self._child = _Child(source, timeout_s)
         self._watch = MemoryWatch(self._child.pid)
         try:
             with self._watch.polling():
@@ -93,6 +96,14 @@ class Worker:
         """Seconds of each call, as :func:`redline.measurement.latency.time_calls`, measured inside the worker."""
         return cast("list[float]", self._child.ask("time", batch, duration_s, min_calls))
 
+    def device_times(self, batch: int, calls: int) -> list[float]:
+        """Seconds that the device computed in each of ``calls`` calls on the first of the prepared inputs.
+
+        Raises:
+            WorkerError: the session has no such ability (:class:`redline.core.session.SupportsDeviceTiming`).
+        """
+        return cast("list[float]", self._child.ask("device_times", batch, calls))
+
     def memory(self) -> Memory:
         """What the process has needed so far."""
         self._watch.look()
@@ -116,7 +127,7 @@ def call_in_fresh_process(source: Source, *, timeout_s: float) -> Any:
         WorkerError: the function raised, crashed or took longer than ``timeout_s``; the message has the reason.
         OSError: the disk is full.
     """
-    child = _Child(source.environment, timeout_s)
+    child = _Child(source, timeout_s)
     try:
         return child.ask("invoke", source.factory, dict(source.arguments))
     finally:
@@ -126,10 +137,10 @@ def call_in_fresh_process(source: Source, *, timeout_s: float) -> Any:
 class _Child:
     """The parent's end of one worker process."""
 
-    def __init__(self, environment: Mapping[str, str], timeout_s: float) -> None:
+    def __init__(self, source: Source, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
-        self._process, self._connection = _start(environment, self._stderr)
+        self._process, self._connection = _start(source, self._stderr)
 
     @property
     def pid(self) -> int:
@@ -182,11 +193,11 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
     process.kill()
 
 
-def _start(environment: Mapping[str, str], stderr: Any) -> tuple[subprocess.Popen[bytes], Connection]:
+def _start(source: Source, stderr: Any) -> tuple[subprocess.Popen[bytes], Connection]:
     key = secrets.token_bytes(16)
-    variables = {**os.environ, **environment, _KEY_VARIABLE: key.hex()}
+    variables = {**os.environ, **source.environment, _KEY_VARIABLE: key.hex()}
     with Listener(authkey=key) as listener:
-        command = [sys.executable, "-m", "redline.measurement.worker", str(listener.address)]
+        command = [source.interpreter or sys.executable, "-m", "redline.measurement.worker", str(listener.address)]
         process = subprocess.Popen(
             command, env=variables, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True
         )
@@ -241,6 +252,11 @@ class _Server:
 
     def time(self, batch: int, duration_s: float, min_calls: int) -> list[float]:
         return time_calls(self.session, self._inputs[batch], duration_s=duration_s, min_calls=min_calls)
+
+    def device_times(self, batch: int, calls: int) -> list[float]:
+        if not isinstance(self.session, SupportsDeviceTiming):
+            raise WorkerError("this session cannot say how long its device computes")
+        return self.session.device_times(self._inputs[batch][0], calls)
 
 
 def serve(address: str) -> None:

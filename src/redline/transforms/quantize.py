@@ -89,8 +89,8 @@ def quantize_static(
 def quantize_dynamic(model: OnnxModel, out: Path, *, target: Target = "onnxruntime") -> OnnxModel:
     """Quantize weights to INT8; the ranges of activations are found anew in every call, so no samples are needed.
 
-    Weights are uint8: with the int8 ones that ONNX Runtime takes by default, ResNet-18 measured 0.29x the speed of
-    FP32, with these 1.07x (224x224, 1 thread, EPYC with VNNI).
+    Weights are uint8: with the int8 ones that ONNX Runtime takes by default, ResNet-18 measured 0.26x the speed of
+    FP32, with these 1.04x (results/cpu/int8_files.json: 224x224, batch 1, 1 thread, EPYC with VNNI).
 
     Raises:
         QuantizeError: the target's runtime refuses such files, or the model cannot be quantized.

@@ -44,8 +44,9 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             symmetric=False,
             quantize_bias=True,
             dynamic_weights="uint8",
-            why="ResNet-18 224, 1 thread of an EPYC with VNNI, ONNX Runtime 1.31: static uint8 activations with int8 "
-            "weights measured 3.4x FP32, int8 activations 1.3x; dynamic with uint8 weights 1.07x, with int8 0.29x",
+            why="measured at batch 1 (results/cpu/int8_files.json: ResNet-18 224, 1 thread, VNNI, ONNX Runtime 1.31): "
+            "static uint8 activations with int8 weights 3.4x FP32, int8 activations 1.25x; dynamic with uint8 weights "
+            "1.04x, with int8 0.26x",
         ),
         "openvino": Preset(
             activations="uint8",
@@ -54,8 +55,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             dynamic_weights=None,
             dynamic_refusal="OpenVINO turns ConvInteger back into float convolutions (read from its runtime graph), "
             "which is slower than FP32; use --mode static",
-            why="the same file as for onnxruntime: measured 3.7x ONNX Runtime's FP32 in OpenVINO 2026.4 (ResNet-18 "
-            "224, 1 thread), as fast as what NNCF makes within 2 %",
+            why="the same file as for onnxruntime: 3.7x ONNX Runtime's FP32 in OpenVINO 2026.4 at batch 1, int8 "
+            "activations 3.3x (results/cpu/int8_files.json); against NNCF's file see results/cpu/resnet18.md",
         ),
         "tensorrt": Preset(
             activations="int8",
@@ -65,8 +66,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             dynamic_refusal="TensorRT refuses ConvInteger, MatMulInteger and DynamicQuantizeLinear; use --mode static",
             why="TensorRT wants zero points of 0 and refuses an int32 bias behind DequantizeLinear; tried with "
             "TensorRT-RTX 1.7 (opset 20, ResNet-18, engine for SM 8.9): this file builds, that of onnxruntime does not",
-            elsewhere="slow on ONNX Runtime's CPU: int8 activations measured 1.3x FP32 there, uint8 ones 3.4x "
-            "(ResNet-18 224, 1 thread, VNNI)",
+            elsewhere="slow on ONNX Runtime's CPU: int8 activations measured 1.25x FP32 there, uint8 ones 3.4x "
+            "(results/cpu/int8_files.json: ResNet-18 224, batch 1, 1 thread, VNNI)",
         ),
     }
 )

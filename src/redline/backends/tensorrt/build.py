@@ -271,7 +271,8 @@ def _calibration_batch(model: OnnxModel, options: TensorRtOptions, profiles: lis
     if fixed is not None:
         return fixed
     usual = next(iter(profiles[0].values())).usual[0] if profiles else 1
-    return min(options.calibration_batch or usual, count)
+    # Several batches: a remainder that does not fill one is left out.
+    return min(options.calibration_batch or usual, max(1, count // 4))
 
 
 def _set_calibration_profile(builder: Any, config: Any, profiles: list[dict[str, Range]], batch: int) -> None:

@@ -1,0 +1,354 @@
+"""ResNet-18 at 224x224 on an NVIDIA GPU: TensorRT's engines against PyTorch in every form, in one interleaved run.
+
+Builds the engines with ``redline build``, verifies all on held-out photographs, measures device time and end-to-end
+latency in rounds that take turns, and holds each against the chip's own limit. TensorRT and PyTorch may live in two
+Python environments: ``--tensorrt-python`` names the other one (it must find ``redline``).
+
+    python benchmarks/gpu_resnet18.py --model resnet18.onnx --tensorrt-python PYTHON -o results/gpu/resnet18.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+import redline
+from redline.commands.sessions import open_onnx
+from redline.core.artifact import Engine
+from redline.core.errors import WorkerError
+from redline.core.files import write_whole
+from redline.core.samples import Samples
+from redline.core.tensor import Array
+from redline.data.sources import load_samples
+from redline.formats.onnx_file import read_onnx
+from redline.measurement.environment import fingerprint
+from redline.measurement.stats import percentile, speedup
+from redline.measurement.worker import Source, Worker, call_in_fresh_process
+from redline.transforms.macs import count_macs
+from redline.verification.compare import compare_outputs, outputs_of
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+PHOTOS = ROOT / "src" / "redline" / "data" / "assets" / "photos"
+EAGER16 = "torch-eager-fp16"
+OPEN_TORCH = "redline.networks.eager:open_torch"
+TORCH: Mapping[str, dict[str, Any]] = {
+    "torch-eager-fp32": {"dtype": "fp32"},
+    "torch-eager-tf32": {"dtype": "tf32"},
+    EAGER16: {"dtype": "fp16"},
+    "torch-fp16-channels-last": {"dtype": "fp16", "layout": "channels_last"},
+    "torch-fp16-channels-last-graph": {"dtype": "fp16", "layout": "channels_last", "cuda_graph": True},
+    "torch-compile-fp16": {"dtype": "fp16", "layout": "channels_last", "mode": "compile"},
+    "torch-compile-fp16-graph": {"dtype": "fp16", "layout": "channels_last", "mode": "compile", "cuda_graph": True},
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One way to run the model."""
+
+    name: str
+    precision: str
+    source: Source
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, help="ONNX export of resnet18 (opset 17 for TensorRT 8.6)")
+    parser.add_argument("--plans", type=Path, help="keep the engines here, and use those that are there")
+    parser.add_argument("--tensorrt-python", default="")
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 32, 64])
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--skip", nargs="*", default=[], help="names of entries to leave out")
+    parser.add_argument("-o", "--out", type=Path)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        plans = args.plans or Path(scratch)
+        built = build(args.model, plans, args.tensorrt_python)
+        entries = [entry for entry in all_entries(plans, args.tensorrt_python) if entry.name not in args.skip]
+        samples, right = reference(args.model)
+        rows = [row for batch in args.batches for row in measure(entries, batch, samples, right, args.rounds)]
+        rates = call_in_fresh_process(mine("gpu_sessions:matrix_rates", {}), timeout_s=300)
+        streams = overlaps(plans, args.tensorrt_python, max(args.batches))
+    macs = count_macs(read_onnx(args.model)).total
+    add_shares(rows, macs, rates)
+    document = {
+        "benchmark": "gpu_resnet18",
+        "command": "python benchmarks/gpu_resnet18.py",
+        "redline": redline.__version__,
+        "gpu": gpu_state(),
+        "environment": fingerprint().to_json(),
+        "versions": versions(args.tensorrt_python),
+        "rounds": args.rounds,
+        "verified_on": len(samples),
+        "macs": macs,
+        "matrix_rates": rates,
+        "build": built,
+        "streams": streams,
+        "claims": claims(rows, streams),
+        "rows": rows,
+    }
+    text = markdown(document)
+    print(text)
+    if args.out:
+        write_whole(args.out, json.dumps(document, indent=1) + "\n")
+        write_whole(args.out.with_suffix(".md"), text)
+    return 0 if all(claim["holds"] for claim in document["claims"]) else 1
+
+
+def mine(factory: str, arguments: dict[str, Any], interpreter: str = "") -> Source:
+    path = f"{HERE}:{ROOT / 'src'}"
+    return Source(factory=factory, arguments=arguments, environment={"PYTHONPATH": path}, interpreter=interpreter)
+
+
+def build(model: Path, plans: Path, interpreter: str) -> dict[str, Any]:
+    """Every engine: by the builder's flags and calibrator, and INT8 from Q/DQ nodes too."""
+    told = {}
+    photos = plans / "calibration"
+    photos.mkdir(parents=True, exist_ok=True)
+    for path in PHOTOS.glob("calibration_*.jpg"):
+        (photos / path.name).write_bytes(path.read_bytes())
+    for folder, words in (
+        ("", ["--precision", "fp32", "--precision", "tf32", "--precision", "fp16", "--precision", "int8"]),
+        ("qdq", ["--precision", "int8", "--calibrator", "qdq"]),
+    ):
+        out = plans / folder
+        command = [interpreter or sys.executable, "-m", "redline", "build", str(model), "-o", str(out)]
+        command += [*words, "--data", str(photos), "--profile", "1,32,64"]
+        command += ["--timing-cache", str(plans / "timing.cache"), "--no-measure", "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        print(done.stdout, done.stderr[-2000:], flush=True)
+        told[folder or "flags"] = json.loads((out / "build.json").read_text())
+    return told
+
+
+def all_entries(plans: Path, interpreter: str) -> list[Entry]:
+    ref = {"name": "resnet18", "weights": None}
+    found = [
+        Entry(
+            name, options["dtype"], mine("redline.networks.eager:open_torch", {"ref": ref, "device": "cuda", **options})
+        )
+        for name, options in TORCH.items()
+    ]
+    for sidecar in sorted(plans.glob("**/*.plan.engine.json")):
+        engine = Engine.read(sidecar)
+        name = f"tensorrt-{engine.path.stem.rpartition('_')[2]}" + ("-qdq" if sidecar.parent.name == "qdq" else "")
+        arguments = {"path": str(engine.path)}
+        found.append(Entry(name, engine.precision, mine("redline.backends:open_engine", arguments, interpreter)))
+        if name in ("tensorrt-fp16", "tensorrt-int8"):
+            found.append(
+                Entry(f"{name}-bare", engine.precision, mine("gpu_sessions:open_bare", arguments, interpreter))
+            )
+    return found
+
+
+def reference(model: Path) -> tuple[Samples, dict[str, Array]]:
+    read = read_onnx(model)
+    test = sorted(PHOTOS.glob("test_*.jpg"))
+    with tempfile.TemporaryDirectory() as folder:
+        for path in test:
+            (Path(folder) / path.name).write_bytes(path.read_bytes())
+        samples = load_samples(Path(folder), read.signature, read.usage.preprocess, limit=len(test))
+    session = open_onnx(read, options={"graph_optimization": "disabled"})
+    right = outputs_of(session, samples, 8)
+    session.close()
+    return samples, right
+
+
+def measure(
+    entries: list[Entry], batch: int, samples: Samples, right: dict[str, Array], rounds: int
+) -> list[dict[str, Any]]:
+    workers: dict[str, Worker] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    device: dict[str, list[list[float]]] = {}
+    whole: dict[str, list[list[float]]] = {}
+    try:
+        for entry in entries:
+            row = rows[entry.name] = {"name": entry.name, "precision": entry.precision, "batch": batch}
+            try:
+                worker = Worker(entry.source)
+                workers[entry.name] = worker
+                worker.prepare(
+                    batch, [samples.batch(start, batch) for start in range(0, 3 * batch, batch)], limit_s=1.5
+                )
+                given = outputs_of(worker, samples, batch) if not entry.name.endswith("-bare") else None
+            except WorkerError as error:
+                row["failed"] = str(error)
+                workers.pop(entry.name, None)
+                continue
+            if given is not None:
+                found = compare_outputs(right, given, labels=samples.labels, precision="int8")
+                errors = [output.errors.relative for output in found.outputs if output.errors]
+                row |= {"top1_agreement": found.top1_agreement, "relative_error": max(errors)}
+            device[entry.name], whole[entry.name] = [], []
+        order = np.random.default_rng(batch)
+        for index in range(rounds):
+            for name in order.permutation(list(workers)):
+                device[name].append(workers[name].device_times(batch, 20))
+                if not name.endswith("-bare"):
+                    whole[name].append(workers[name].time(batch, duration_s=0.03, min_calls=3))
+            print(f"batch {batch}: round {index + 1} of {rounds}", flush=True)
+    finally:
+        for worker in workers.values():
+            worker.close()
+    for name in workers:
+        row = rows[name]
+        row["device_ms"] = median(second for window in device[name] for second in window) * 1e3
+        ratio = speedup(device[EAGER16], device[name])
+        row["times_eager_fp16"] = asdict(ratio) if ratio else None
+        if whole[name]:
+            samples_s = [second for window in whole[name] for second in window]
+            row["end_to_end_ms"] = {f"p{q}": percentile(samples_s, q) * 1e3 for q in (50, 99)}
+        row["device_windows_ms"] = [[round(second * 1e3, 5) for second in window] for window in device[name]]
+    return list(rows.values())
+
+
+def overlaps(plans: Path, interpreter: str, batch: int) -> dict[str, Any]:
+    found = {}
+    for name in ("fp16", "int8"):
+        plan = next(plans.glob(f"*_{name}.plan"))
+        source = mine(
+            "gpu_sessions:overlapped", {"path": str(plan), "batch": batch, "count": 300, "repeats": 5}, interpreter
+        )
+        found[name] = call_in_fresh_process(source, timeout_s=300)
+    return found
+
+
+def add_shares(rows: list[dict[str, Any]], macs: int, rates: Mapping[str, float]) -> None:
+    """How much of what one large matrix product reaches in the same type."""
+    for row in rows:
+        rate = rates.get({"bf16": "fp16"}.get(row["precision"], row["precision"]))
+        if "device_ms" in row and rate:
+            row["share_of_matrix_rate"] = 2 * macs * row["batch"] / (row["device_ms"] / 1e3) / rate
+
+
+def claims(rows: list[dict[str, Any]], streams: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def row(name: str, batch: int = 64) -> dict[str, Any]:
+        return next((r for r in rows if r["name"] == name and r["batch"] == batch and "failed" not in r), {})
+
+    def times(name: str) -> float:
+        return row(name).get("times_eager_fp16", {}).get("value", 0.0)
+
+    found = [
+        claim("batch 64: TensorRT FP16 against PyTorch eager FP16, device time", times("tensorrt-fp16"), least=3.0),
+        claim("batch 64: TensorRT INT8 against PyTorch eager FP16, device time", times("tensorrt-int8"), least=4.0),
+    ]
+    for name in ("tensorrt-fp16", "tensorrt-int8"):
+        for batch in sorted({r["batch"] for r in rows}):
+            ours, bare = row(name, batch), row(f"{name}-bare", batch)
+            if ours and bare:
+                ratio = ours["device_ms"] / bare["device_ms"]
+                found.append(
+                    claim(f"batch {batch}: {name}, our device time over a bare enqueue loop", ratio, most=1.02)
+                )
+    for name, one in streams.items():
+        share = one["of_the_slower"]["stream_pinned"]
+        found.append(
+            claim(
+                f"batch {one['batch']}: {name}, overlapped stream, of the slower of bus and compute", share, least=0.95
+            )
+        )
+    found += [
+        claim(f"{name}: relative error", row(name).get("relative_error", float("inf")), most=most)
+        for name, most in (("tensorrt-fp32", 1e-4), ("tensorrt-fp16", 5e-3))
+    ]
+    found += [
+        claim(f"{name}: top-1 agreement", row(name).get("top1_agreement", 0.0), least=0.99)
+        for name in ("tensorrt-int8", "tensorrt-int8-qdq")
+    ]
+    return found
+
+
+def claim(name: str, value: float, *, least: float | None = None, most: float | None = None) -> dict[str, Any]:
+    holds = (least is None or value >= least) and (most is None or value <= most)
+    wanted = f"at least {least:g}" if least is not None else f"at most {most:g}"
+    return {"claim": name, "measured": value, "wanted": wanted, "holds": holds}
+
+
+def gpu_state() -> dict[str, str]:
+    names = "name,driver_version,memory.total,clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
+    told = subprocess.run(
+        ["nvidia-smi", f"--query-gpu={names}", "--format=csv,noheader"], capture_output=True, text=True, check=False
+    ).stdout
+    return dict(zip(names.split(","), (value.strip() for value in told.split(",")), strict=False))
+
+
+def versions(interpreter: str) -> dict[str, str]:
+    found = call_in_fresh_process(mine("gpu_sessions:torch_versions", {}), timeout_s=120)
+    told = subprocess.run(
+        [
+            interpreter or sys.executable,
+            "-c",
+            "import tensorrt, sys; print(tensorrt.__version__, sys.version.split()[0])",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.split()
+    return {**found, "python": sys.version.split()[0], "tensorrt": told[0], "tensorrt_python": told[1]}
+
+
+def markdown(document: Mapping[str, Any]) -> str:
+    told = document["versions"]
+    rates = ", ".join(f"{name} {rate / 1e12:.0f} TFLOP/s" for name, rate in document["matrix_rates"].items())
+    lines = [
+        "# ResNet-18, 224x224, NVIDIA GPU",
+        "",
+        f"{document['gpu'].get('name')}, driver {document['gpu'].get('driver_version')}, TensorRT {told['tensorrt']},",
+        f"PyTorch {told['torch']} (CUDA {told['cuda']}), {document['verified_on']} held-out photographs.",
+        "Device time is by CUDA events, inputs on the GPU, medians of interleaved rounds; end to end is host arrays in",
+        "to host arrays out. The limit is what one 8192x8192x8192 matrix product reached in the same type here:",
+        f"{rates}.",
+        "",
+    ]
+    for batch in sorted({row["batch"] for row in document["rows"]}):
+        lines += [
+            f"## Batch {batch}",
+            "",
+            "| what | precision | device ms | × eager FP16 | 99 % interval | end to end ms | of limit | error | top-1 |",
+            "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        rows = [row for row in document["rows"] if row["batch"] == batch]
+        for row in sorted((r for r in rows if "failed" not in r), key=lambda r: r["device_ms"]):
+            ratio = row["times_eager_fp16"]
+            whole = f"{row['end_to_end_ms']['p50']:.3f}" if "end_to_end_ms" in row else ""
+            share = f"{row.get('share_of_matrix_rate', 0):.0%}"
+            agree = f"{row['relative_error']:.1e} | {row['top1_agreement']:.1%}" if "relative_error" in row else " | "
+            lines.append(
+                f"| {row['name']} | {row['precision']} | {row['device_ms']:.3f} | {ratio['value']:.2f} "
+                f"| {ratio['low']:.2f} to {ratio['high']:.2f} | {whole} | {share} | {agree} |"
+            )
+        lines += [
+            f"| {r['name']} | {r['precision']} | failed: {r['failed']} | | | | | | |" for r in rows if "failed" in r
+        ]
+        lines.append("")
+    lines += ["## Overlapped", ""]
+    for name, one in document["streams"].items():
+        seconds = one["seconds"]
+        lines.append(
+            f"- {name}, batch {one['batch']}: bus {seconds['bus'] * 1e3:.3f} ms ({one['bus_gb_per_s']:.1f} GB/s), "
+            f"compute {seconds['compute'] * 1e3:.3f} ms, "
+            f"stream from page-locked arrays {seconds['stream_pinned'] * 1e3:.3f} ms "
+            f"({one['of_the_slower']['stream_pinned']:.1%} of the slower), from ordinary arrays "
+            f"{seconds['stream_pageable'] * 1e3:.3f} ms, one call at a time {seconds['one'] * 1e3:.3f} ms."
+        )
+    lines += ["", "## Wanted and measured", "", "| claim | wanted | measured | holds |", "|---|---:|---:|---|"]
+    lines += [
+        f"| {c['claim']} | {c['wanted']} | {c['measured']:.4g} | {'yes' if c['holds'] else 'no'} |"
+        for c in document["claims"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

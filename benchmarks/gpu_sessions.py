@@ -1,0 +1,160 @@
+"""What ``gpu_resnet18.py`` runs in processes of their own: a bare loop, the overlapped stream, the chip's limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from redline.backends import load_backend, open_engine
+from redline.core.artifact import Engine
+from redline.core.tensor import Array, Signature
+
+
+class BareEnqueue:
+    """The least that runs an engine: one context, one stream, ``execute_async_v3`` in a loop between events."""
+
+    def __init__(self, path: str) -> None:
+        engine = Engine.read(Path(path))
+        self.signature: Signature = engine.signature
+        self._library = load_backend("tensorrt").library  # type: ignore[attr-defined]
+        module = self._library.module
+        self._runtime = module.Runtime(self._library.logger)
+        self._engine = self._runtime.deserialize_cuda_engine(engine.path.read_bytes())
+        self._context = self._engine.create_execution_context()
+
+    def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
+        return self._run(inputs, 1)[0]
+
+    def device_times(self, inputs: Mapping[str, Array], calls: int) -> list[float]:
+        return self._run(inputs, calls)[1]
+
+    def _run(self, inputs: Mapping[str, Array], calls: int) -> tuple[dict[str, Array], list[float]]:
+        from redline.backends.cuda import DeviceMemory, Event, Stream
+
+        stream, memory = Stream(), {}
+        for name, array in inputs.items():
+            self._context.set_input_shape(name, array.shape)
+            memory[name] = DeviceMemory(array.nbytes)
+            memory[name].fill(array)
+        outputs = {}
+        for spec in self.signature.outputs:
+            outputs[spec.name] = np.empty(tuple(self._context.get_tensor_shape(spec.name)), spec.numpy_dtype)
+            memory[spec.name] = DeviceMemory(outputs[spec.name].nbytes)
+        for name, one in memory.items():
+            self._context.set_tensor_address(name, one.pointer)
+        for _ in range(3):
+            self._context.execute_async_v3(stream.handle)
+        marks = [Event(timed=True) for _ in range(calls + 1)]
+        marks[0].record(stream)
+        for mark in marks[1:]:
+            self._context.execute_async_v3(stream.handle)
+            mark.record(stream)
+        for name, array in outputs.items():
+            stream.download(array.ctypes.data, memory[name].pointer, array.nbytes)
+        stream.synchronize()
+        return outputs, [after.seconds_since(before) for before, after in pairwise(marks)]
+
+    def close(self) -> None:
+        self._context = self._engine = self._runtime = None
+
+
+def open_bare(path: str) -> BareEnqueue:
+    return BareEnqueue(path)
+
+
+def overlapped(path: str, batch: int, count: int, repeats: int) -> dict[str, Any]:
+    """Seconds a batch, host arrays in to host arrays out, beside what the bus and the engine need alone.
+
+    The three take turns, so that the clocks of the chip are the same for all.
+    """
+    from redline.backends.cuda import Event, Stream
+
+    session: Any = open_engine(path)
+    rng = np.random.default_rng(0)
+    pinned = [session.allocate_inputs(batch) for _ in range(4)]
+    for feed in pinned:
+        for array in feed.values():
+            array[...] = rng.standard_normal(array.shape).astype(array.dtype)
+    plain = [{name: array.copy() for name, array in feed.items()} for feed in pinned]
+    size = sum(array.nbytes for array in pinned[0].values())
+    lane = session._lanes[0]
+    session.warm(pinned[0])
+    found: dict[str, list[float]] = {"bus": [], "compute": [], "stream_pinned": [], "stream_pageable": [], "one": []}
+    name, array = next(iter(pinned[0].items()))
+    for _ in range(repeats):
+        marks = [Event(timed=True) for _ in range(21)]
+        stream: Stream = lane.stream
+        marks[0].record(stream)
+        for mark in marks[1:]:
+            stream.upload(lane._device.pointer, array.ctypes.data, array.nbytes)
+            mark.record(stream)
+        stream.synchronize()
+        found["bus"].append(median(after.seconds_since(before) for before, after in pairwise(marks)))
+        found["compute"].append(median(session.device_times(pinned[0], 20)))
+        for key, feeds in (("stream_pinned", pinned), ("stream_pageable", plain)):
+            before = perf_counter()
+            for _ in session.stream(feeds[index % 4] for index in range(count)):
+                pass
+            found[key].append((perf_counter() - before) / count)
+        before = perf_counter()
+        for index in range(20):
+            session(plain[index % 4])
+        found["one"].append((perf_counter() - before) / 20)
+    session.close()
+    medians = {key: median(values) for key, values in found.items()}
+    slower = max(medians["bus"], medians["compute"])
+    return {
+        "batch": batch,
+        "input": name,
+        "input_bytes": size,
+        "batches_streamed": count,
+        "repeats": repeats,
+        "seconds": medians,
+        "samples_s": found,
+        "bus_gb_per_s": size / medians["bus"] / 1e9,
+        "of_the_slower": {key: slower / medians[key] for key in ("stream_pinned", "stream_pageable", "one")},
+    }
+
+
+def matrix_rates(size: int = 8192) -> dict[str, float]:
+    """Operations per second of one large matrix product in each type, on random numbers (two for each multiply-add)."""
+    import torch
+
+    found = {}
+    for name, dtype, tf32 in (
+        ("fp32", torch.float32, False),
+        ("tf32", torch.float32, True),
+        ("fp16", torch.float16, False),
+        ("int8", torch.int8, False),
+    ):
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        if dtype == torch.int8:
+            a = torch.randint(-128, 127, (size, size), dtype=dtype, device="cuda")
+            b = torch.randint(-128, 127, (size, size), dtype=dtype, device="cuda").t()
+            run = torch._int_mm
+        else:
+            a, b = (torch.randn(size, size, dtype=dtype, device="cuda") for _ in range(2))
+            run = torch.mm
+        for _ in range(3):
+            run(a, b)
+        marks = [torch.cuda.Event(enable_timing=True) for _ in range(11)]
+        marks[0].record()
+        for mark in marks[1:]:
+            run(a, b)
+            mark.record()
+        torch.cuda.synchronize()
+        seconds = median(before.elapsed_time(after) / 1e3 for before, after in pairwise(marks))
+        found[name] = 2 * size**3 / seconds
+    return found
+
+
+def torch_versions() -> dict[str, str]:
+    import torch
+
+    return {"torch": torch.__version__, "cuda": str(torch.version.cuda), "cudnn": str(torch.backends.cudnn.version())}
