@@ -315,7 +315,7 @@ def markdown(document: Mapping[str, Any]) -> str:
         lines += [
             f"## Batch {batch}",
             "",
-            "| what | precision | device ms | × eager FP16 | 99 % interval | end to end ms | of limit | error | top-1 |",
+            "| what | precision | device ms | × eager FP16 | 99 % interval | end-to-end | of limit | error | top-1 |",
             "|---|---|---:|---:|---:|---:|---:|---:|---:|",
         ]
         rows = [row for row in document["rows"] if row["batch"] == batch]
