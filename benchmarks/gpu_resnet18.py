@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -67,6 +67,7 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True, help="ONNX export of resnet18 (opset 17 for TensorRT 8.6)")
     parser.add_argument("--plans", type=Path, help="keep the engines here, and use those that are there")
     parser.add_argument("--tensorrt-python", default="")
+    parser.add_argument("--onnxruntime-path", default="", help="folder of onnxruntime-gpu, before any other")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 32, 64])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--skip", nargs="*", default=[], help="names of entries to leave out")
@@ -75,7 +76,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         plans = args.plans or Path(scratch)
         built = build(args.model, plans, args.tensorrt_python)
-        entries = [entry for entry in all_entries(plans, args.tensorrt_python) if entry.name not in args.skip]
+        entries = [
+            *all_entries(plans, args.tensorrt_python),
+            *(onnxruntime_entries(args.model, plans, args.onnxruntime_path) if args.onnxruntime_path else []),
+        ]
+        entries = [entry for entry in entries if entry.name not in args.skip]
         samples, right = reference(args.model)
         rows = [row for batch in args.batches for row in measure(entries, batch, samples, right, args.rounds)]
         rates = call_in_fresh_process(mine("gpu_sessions:matrix_rates", {}), timeout_s=300)
@@ -149,6 +154,17 @@ def all_entries(plans: Path, interpreter: str) -> list[Entry]:
             found.append(
                 Entry(f"{name}-bare", engine.precision, mine("gpu_sessions:open_bare", arguments, interpreter))
             )
+    return found
+
+
+def onnxruntime_entries(model: Path, plans: Path, path: str) -> list[Entry]:
+    """ONNX Runtime's CUDA provider, which lives beside PyTorch's CUDA libraries."""
+    found = []
+    for precision in ("fp32", "tf32", "fp16"):
+        arguments = {"model": str(model), "folder": str(plans / "onnxruntime" / precision), "precision": precision}
+        source = mine("gpu_sessions:open_onnxruntime_cuda", arguments)
+        environment = {"PYTHONPATH": f"{path}:{source.environment['PYTHONPATH']}"}
+        found.append(Entry(f"onnxruntime-cuda-{precision}", precision, replace(source, environment=environment)))
     return found
 
 

@@ -68,6 +68,20 @@ def open_bare(path: str) -> BareEnqueue:
     return BareEnqueue(path)
 
 
+def open_onnxruntime_cuda(model: str, folder: str, precision: str) -> Any:
+    import torch  # noqa: F401 (brings the CUDA libraries that ONNX Runtime loads)
+
+    from redline.formats.onnx_file import read_onnx
+    from redline.transforms.half import to_half
+
+    source = read_onnx(Path(model))
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    if precision == "fp16":
+        source = to_half(source, Path(folder) / "half.onnx")
+    backend = load_backend("onnxruntime-cuda", {"tf32": precision == "tf32"})
+    return backend.load(backend.compile(source, Path(folder)))
+
+
 def overlapped(path: str, batch: int, count: int, repeats: int) -> dict[str, Any]:
     """Seconds a batch, host arrays in to host arrays out, beside what the bus and the engine need alone.
 
