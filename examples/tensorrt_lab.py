@@ -187,7 +187,7 @@ def part_5_pytorch(test: Samples, times: dict[str, float]) -> None:
 def has_tensorrt() -> bool:
     try:
         from redline.backends import load_backend
-        from redline.backends.cuda import device_count
+        from redline.backends.nvidia import device_count
 
         load_backend("tensorrt")
         return device_count() > 0

@@ -10,7 +10,7 @@ import pytest
 def _gpu() -> bool:
     if find_spec("cuda") is None:
         return False
-    from redline.backends.cuda import device_count
+    from redline.backends.nvidia import device_count
 
     return device_count() > 0
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,38 +36,6 @@ def check(result: tuple[Any, ...]) -> Any:
         text = told.decode() if isinstance(told, bytes) else str(told)
         raise DeviceError(f"CUDA error {int(code)} ({text}){f': {fix}' if fix else ''}")
     return values[0] if len(values) == 1 else values
-
-
-def device_count() -> int:
-    """How many GPUs CUDA can use; 0 where there is no driver."""
-    code, count = runtime.cudaGetDeviceCount()
-    return int(count) if int(code) == 0 else 0
-
-
-@cache
-def device_identity(index: int = 0) -> dict[str, str]:
-    """Name, compute capability and driver of a GPU.
-
-    Raises:
-        DeviceError: there is none.
-    """
-    properties = check(runtime.cudaGetDeviceProperties(index))
-    name = properties.name.decode() if isinstance(properties.name, bytes) else str(properties.name)
-    return {
-        "gpu": name.rstrip("\0"),
-        "compute_capability": f"{properties.major}.{properties.minor}",
-        "driver": _driver(),
-    }
-
-
-def _driver() -> str:
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-        if told.strip():
-            return told.strip().splitlines()[0]
-    version = int(check(runtime.cudaDriverGetVersion()))
-    return f"CUDA {version // 1000}.{version % 1000 // 10}"
 
 
 def memory_info() -> tuple[int, int]:

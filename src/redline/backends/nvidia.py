@@ -73,6 +73,11 @@ def find_gpus() -> Found:
     return Found(gpus=tuple(_describe(library, index, driver, cuda) for index in range(number.value)))
 
 
+def device_count() -> int:
+    """How many GPUs CUDA can use; 0 where there is no driver."""
+    return len(find_gpus().gpus)
+
+
 def identity(index: int = 0) -> dict[str, str]:
     """Name, compute capability and driver of a GPU.
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from redline.backends.cuda import device_count, device_identity, use_device
+from redline.backends.cuda import use_device
+from redline.backends.nvidia import device_count, identity
 from redline.backends.tensorrt.build import Built, Progress, build_plan, calibration_file
 from redline.backends.tensorrt.engine import LoadedEngine
 from redline.backends.tensorrt.engine_cache import built_before
@@ -49,7 +50,7 @@ class TensorRt:
         """Library version, and the GPU (where one is here) with its driver."""
         here = {self.name: self.library.version}
         if device_count() > self.options.device:
-            here |= device_identity(self.options.device)
+            here |= identity(self.options.device)
         return here
 
     def compile(self, model: OnnxModel, directory: Path, *, progress: Progress | None = None) -> Engine:
