@@ -122,7 +122,9 @@ def test_phases_come_with_the_same_answer(backend: str, tmp_path: Path) -> None:
 
 
 def test_load_and_close_twenty_times_returns_the_memory(backend: str, tmp_path: Path) -> None:
-    memory_info = pytest.importorskip("redline.backends.cuda").memory_info
+    pytest.importorskip("cuda.bindings")
+    from redline.backends.cuda import memory_info
+
     engine = built(backend, tmp_path)
 
     def once() -> None:

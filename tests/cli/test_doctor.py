@@ -5,11 +5,14 @@ import pytest
 
 from redline.cli.doctor import doctor_command, machine_lines
 from redline.commands import doctor as subject
-from redline.commands.doctor import Diagnosis, Probed, abilities, doctor, run_probe
-from redline.commands.probes import PROBES, answer
+from redline.commands.answers import answer
+from redline.commands.doctor import NEEDS_GPU, Diagnosis, Probed, abilities, doctor, run_probe
+from redline.commands.probes import PROBES
 
 
 def working(name: str) -> Probed:
+    if name == "nvidia":
+        return Probed((answer("gpu-0", "driver 580.95", device="NVIDIA X", detail="compute capability 9.0"),))
     names = [one.name for one in subject.SUBJECTS if one.probe == name]
     return Probed(tuple(answer(one, "1.2.3", device="CPU") for one in names))
 
@@ -19,14 +22,15 @@ def by_name(diagnosis: Diagnosis) -> dict[str, subject.Finding]:
 
 
 def test_every_subject_has_a_probe():
-    assert {one.probe for one in subject.SUBJECTS} == set(PROBES)
+    assert {one.probe for one in subject.SUBJECTS} | {"nvidia"} == set(PROBES)
 
 
 def test_what_works_is_ok_and_the_document_is_json():
     diagnosis = doctor(prober=working)
     assert {finding.status for finding in diagnosis.findings} == {"ok"}
     document = json.loads(json.dumps(diagnosis.to_json(), allow_nan=False))
-    assert document["findings"][0]["version"] == "1.2.3"
+    assert document["gpus"] == ["NVIDIA X, compute capability 9.0, driver 580.95"]
+    assert document["findings"][1]["version"] == "1.2.3"
     assert any("cores usable" in line for line in machine_lines(diagnosis))
 
 
@@ -51,20 +55,45 @@ def test_no_compiler_is_unusable_with_a_fix():
     assert (found.status, found.fix) == ("unusable", "install g++")
 
 
+def without_gpu(name: str) -> Probed:
+    return Probed((answer("gpu", "", problem="there is no NVIDIA driver here"),)) if name == "nvidia" else working(name)
+
+
 def test_not_installed_says_what_to_type(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(subject, "find_spec", lambda name: None)
-    monkeypatch.setattr(subject, "find_gpus", tuple)
+    monkeypatch.setattr(subject, "run_probe", without_gpu)
     found = by_name(doctor())
     assert found["openvino"].fix == "pip install 'redline[openvino]'"
     assert found["openvino"].status == "missing"
-    assert "NVIDIA GPU" in str(found["tensorrt"].detail)
-    monkeypatch.setattr(subject, "find_gpus", lambda: ("NVIDIA X",))
-    assert by_name(doctor())["tensorrt"].fix == "pip install tensorrt"
+    assert (found["tensorrt"].detail, found["tensorrt"].fix) == (NEEDS_GPU, None)
+    assert (found["tensorrt-rtx"].detail, found["tensorrt-rtx"].fix) == (NEEDS_GPU, None)
+    assert found["gpu"].detail == "there is no NVIDIA driver here"
+    monkeypatch.setattr(subject, "run_probe", working)
+    assert by_name(doctor())["tensorrt"].fix == "pip install 'redline[tensorrt]'"
+
+
+def test_without_a_gpu_what_needs_one_is_not_tried_and_is_one_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    asked: list[str] = []
+
+    def asking(name: str) -> Probed:
+        asked.append(name)
+        return without_gpu(name)
+
+    diagnosis = doctor(prober=asking)
+    assert "tensorrt_rtx" in asked
+    assert not {"tensorrt", "torch_cuda", "onnxruntime_cuda", "torch_tensorrt"} & set(asked)
+    monkeypatch.setattr(subject, "doctor", lambda: diagnosis)
+    doctor_command()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "with a GPU: PyTorch CUDA, ONNX Runtime CUDA" in told
+    assert NEEDS_GPU not in told
 
 
 def test_a_probe_that_fails_is_contained(monkeypatch: pytest.MonkeyPatch):
     assert run_probe("onnxruntime").answers[0]["name"] == "onnxruntime"
-    assert "ModuleNotFoundError" in str(run_probe("tensorrt_rtx").problem) or run_probe("tensorrt_rtx").answers
+    assert "ModuleNotFoundError" in str(run_probe("timm").problem) or run_probe("timm").answers
     assert "did not end" in str(run_probe("onnxruntime", timeout_s=0.01).problem)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     assert "exit code 1" in str(run_probe("onnxruntime").problem)

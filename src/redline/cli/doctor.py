@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
@@ -18,7 +19,7 @@ _MARKS = {
     "broken": "[red]broken[/]",
     "unusable": "[yellow]no[/]",
 }
-_GROUPS = {"runtime": "Runtimes", "tool": "Tools", "models": "Model sources (optional)"}
+_GROUPS = {"runtime": "Runtimes", "gpu": "NVIDIA GPU", "tool": "Tools", "models": "Model sources (optional)"}
 
 
 def doctor_command(as_json: JsonFlag = False) -> None:
@@ -42,7 +43,7 @@ def _print(diagnosis: Diagnosis) -> None:
         table = Table(
             title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False
         )
-        for finding in diagnosis.findings:
+        for finding in _readable(diagnosis.findings):
             if finding.group == group:
                 table.add_row(_MARKS[finding.status], finding.title, finding.version or "", _words(finding))
         console.print()
@@ -66,8 +67,20 @@ def machine_lines(diagnosis: Diagnosis) -> list[str]:
     for ability in diagnosis.abilities:
         mark = "[green]yes[/]" if ability.available else "[yellow]no [/]"
         lines.append(f"{ability.name} {mark} {escape(ability.text)}")
-    lines += [f"GPU: {escape(gpu)}" for gpu in diagnosis.gpus] or ["GPU: no NVIDIA GPU was found"]
     return lines
+
+
+def _readable(findings: tuple[Finding, ...]) -> list[Finding]:
+    """One row for all that a GPU would bring, where there is none."""
+    from redline.commands.doctor import NEEDS_GPU
+
+    waiting = [finding for finding in findings if finding.detail == NEEDS_GPU]
+    kept = [finding for finding in findings if finding.detail != NEEDS_GPU]
+    if waiting:
+        titles = ", ".join(finding.title for finding in waiting)
+        last = max((index for index, finding in enumerate(kept) if finding.group == "gpu"), default=-1)
+        kept.insert(last + 1, replace(waiting[0], title="more", detail=f"with a GPU: {titles}"))
+    return kept
 
 
 def _words(finding: Finding) -> str:

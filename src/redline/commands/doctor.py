@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,98 +13,15 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from redline.commands.probes import MARK, Answer
+from redline.commands.answers import MARK, Answer
+from redline.commands.subjects import SUBJECTS, Group, Subject
+from redline.commands.traps import explain
 from redline.measurement.environment import Environment, fingerprint, usable_cores
 
 Status = Literal["ok", "missing", "broken", "unusable"]
-Group = Literal["runtime", "tool", "models"]
+NEEDS_GPU = "needs an NVIDIA GPU, and there is none"
+_GPU_PROBE = "nvidia"
 _AT_ONCE = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """Something to look at: its probe, its import name, and what to type when it is not there."""
-
-    name: str
-    title: str
-    probe: str
-    install: str
-    group: Group = "runtime"
-    needs_gpu: bool = False
-
-
-SUBJECTS: tuple[Subject, ...] = (
-    Subject(name="torch-eager", title="PyTorch eager", probe="torch", install="pip install 'redline[torch]'"),
-    Subject(name="torch-compile", title="PyTorch torch.compile", probe="torch", install="pip install 'redline[torch]'"),
-    Subject(name="torchscript", title="PyTorch TorchScript", probe="torch", install="pip install 'redline[torch]'"),
-    Subject(name="onnxruntime", title="ONNX Runtime", probe="onnxruntime", install="pip install onnxruntime"),
-    Subject(name="openvino", title="OpenVINO", probe="openvino", install="pip install 'redline[openvino]'"),
-    Subject(name="tensorrt", title="TensorRT", probe="tensorrt", install="pip install tensorrt", needs_gpu=True),
-    Subject(
-        name="tensorrt-rtx",
-        title="TensorRT for RTX",
-        probe="tensorrt_rtx",
-        install="pip install tensorrt-rtx",
-        needs_gpu=True,
-    ),
-    Subject(
-        name="torch-tensorrt",
-        title="Torch-TensorRT",
-        probe="torch_tensorrt",
-        install="pip install torch-tensorrt",
-        needs_gpu=True,
-    ),
-    Subject(
-        name="nncf",
-        title="NNCF (INT8 for OpenVINO)",
-        probe="nncf",
-        install="pip install 'redline[openvino]'",
-        group="tool",
-    ),
-    Subject(
-        name="onnxscript",
-        title="onnxscript (export)",
-        probe="onnxscript",
-        install="pip install 'redline[torch]'",
-        group="tool",
-    ),
-    Subject(
-        name="onnxoptimizer",
-        title="onnxoptimizer",
-        probe="onnxoptimizer",
-        install="pip install 'redline[optimize]'",
-        group="tool",
-    ),
-    Subject(
-        name="onnxslim", title="OnnxSlim", probe="onnxslim", install="pip install 'redline[optimize]'", group="tool"
-    ),
-    Subject(
-        name="vl-convert",
-        title="vl-convert (plots)",
-        probe="vl_convert",
-        install="pip install 'redline[report]'",
-        group="tool",
-    ),
-    Subject(
-        name="torchvision",
-        title="torchvision:NAME",
-        probe="torchvision",
-        install="pip install torchvision",
-        group="models",
-    ),
-    Subject(name="timm", title="timm:NAME", probe="timm", install="pip install timm", group="models"),
-)
-
-# What a package says when it breaks, and what it means.
-_KNOWN_PROBLEMS = (
-    (
-        "torchvision::nms",
-        "its wheel was built for a CUDA build of PyTorch, and this one is for the CPU",
-        "pip install torchvision --index-url https://download.pytorch.org/whl/cpu (the built-in models need none)",
-    ),
-    ("libcuda", "it needs the NVIDIA driver, which is not here", None),
-    ("libnvinfer", "TensorRT's libraries are not installed beside its Python package", "pip install tensorrt"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,7 +86,7 @@ Prober = Callable[[str], Probed]
 
 
 def doctor(*, prober: Prober | None = None, subjects: tuple[Subject, ...] = SUBJECTS) -> Diagnosis:
-    """Look at the processor and try every backend and tool in a process of its own.
+    """Look at the processor and the GPUs, and try every backend and tool in a process of its own.
 
     Args:
         prober: Runs one probe; a test gives its own.
@@ -177,16 +94,18 @@ def doctor(*, prober: Prober | None = None, subjects: tuple[Subject, ...] = SUBJ
     """
     ask = prober or run_probe
     environment = fingerprint()
-    gpus = find_gpus()
-    there = sorted({subject.probe for subject in subjects if prober or find_spec(subject.probe)})
+    gpus = _gpus(ask(_GPU_PROBE))
+    here = any(finding.status == "ok" for finding in gpus)
+    wanted = [subject for subject in subjects if here or subject.gpu != "yes"]
+    there = sorted({subject.probe for subject in wanted if prober or _installed(subject)})
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         probed = dict(zip(there, pool.map(ask, there), strict=True))
     return Diagnosis(
         environment=environment,
         cores_usable=usable_cores(environment),
-        gpus=gpus,
+        gpus=tuple(f"{gpu.title}, {gpu.detail}, {gpu.version}" for gpu in gpus if gpu.status == "ok"),
         abilities=abilities(environment.flags),
-        findings=tuple(_finding(subject, probed.get(subject.probe), gpu=bool(gpus)) for subject in subjects),
+        findings=(*gpus, *(_finding(subject, probed.get(subject.probe), gpu=here) for subject in subjects)),
     )
 
 
@@ -237,51 +156,67 @@ def abilities(flags: tuple[str, ...]) -> tuple[Ability, ...]:
     return tuple(found)
 
 
-def find_gpus() -> tuple[str, ...]:
-    """NVIDIA GPUs as ``nvidia-smi`` names them, with memory, driver and compute capability; none without it."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return ()
-    query = [program, "--query-gpu=name,memory.total,driver_version,compute_cap", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ()
-    return tuple(line.strip() for line in done.stdout.splitlines() if line.strip()) if done.returncode == 0 else ()
+def _installed(subject: Subject) -> bool:
+    for name in subject.import_names:
+        with contextlib.suppress(ModuleNotFoundError):  # of the package around it
+            if find_spec(name) is not None:
+                return True
+    return False
+
+
+def _gpus(probed: Probed) -> tuple[Finding, ...]:
+    """A row for each GPU, or one that says why there is none."""
+    found = [
+        Finding(
+            name=answer["name"],
+            title=answer["device"] or "GPU",
+            group="gpu",
+            status="ok",
+            version=answer["version"],
+            detail=answer["detail"],
+        )
+        for answer in probed.answers
+        if answer["problem"] is None
+    ]
+    reason = next((answer["problem"] for answer in probed.answers), None) or probed.problem
+    return tuple(found) or (Finding(name="gpu", title="GPU", group="gpu", status="missing", detail=reason),)
 
 
 def _finding(subject: Subject, probed: Probed | None, *, gpu: bool) -> Finding:
     name, title, group = subject.name, subject.title, subject.group
+    if subject.gpu != "no" and not gpu and (subject.gpu == "yes" or probed is None):
+        return Finding(name=name, title=title, group=group, status="missing", detail=NEEDS_GPU)
     if probed is None:
-        no_gpu = subject.needs_gpu and not gpu
-        detail = "needs an NVIDIA GPU, and there is none" if no_gpu else "not installed"
+        detail = "not installed"
+        return Finding(name=name, title=title, group=group, status="missing", detail=detail, fix=subject.install)
+    answer = next((answer for answer in probed.answers if answer["name"] == name), None)
+    if answer is None:
+        problem = probed.problem or "it gave no answer"
+        detail, fix = explain(problem) or (
+            f"installed, but does not import: {problem}",
+            f"{subject.install} --force-reinstall",
+        )
+        return Finding(name=name, title=title, group=group, status="broken", detail=detail, fix=fix)
+    if answer["problem"] is None:
         return Finding(
             name=name,
             title=title,
             group=group,
-            status="missing",
-            detail=detail,
-            fix=None if no_gpu else subject.install,
+            status="ok",
+            version=answer["version"],
+            device=answer["device"],
+            detail=answer["detail"],
         )
-    answer = next((answer for answer in probed.answers if answer["name"] == name), None)
-    if answer is None:
-        detail, fix = _explain(probed.problem or "it gave no answer", subject)
-        return Finding(name=name, title=title, group=group, status="broken", detail=detail, fix=fix)
-    problem = answer["problem"]
+    detail, fix = answer["problem"], answer["fix"]
+    if fix is None:
+        detail, fix = explain(detail) or (detail, None)
     return Finding(
         name=name,
         title=title,
         group=group,
-        status="unusable" if problem else "ok",
+        status="unusable",
         version=answer["version"],
         device=answer["device"],
-        detail=problem or answer["detail"],
-        fix=answer["fix"] if problem else None,
+        detail=detail,
+        fix=fix,
     )
-
-
-def _explain(problem: str, subject: Subject) -> tuple[str, str | None]:
-    for words, meaning, fix in _KNOWN_PROBLEMS:
-        if words in problem:
-            return meaning, fix
-    return f"installed, but does not import: {problem}", f"{subject.install} --force-reinstall"

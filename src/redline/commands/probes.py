@@ -1,6 +1,6 @@
 """What an installed package can do here; each function runs in a process of its own, which a broken wheel may kill.
 
-``python -m redline.commands.probes NAME`` prints one line of JSON behind :data:`MARK`.
+``python -m redline.commands.probes NAME`` prints one line of JSON behind :data:`redline.commands.answers.MARK`.
 """
 
 from __future__ import annotations
@@ -12,33 +12,9 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
-from typing import TypedDict
 
-MARK = "redline-probe:"
-
-
-class Answer(TypedDict):
-    """What a probe found; ``problem`` is why it cannot be used although it is installed."""
-
-    name: str
-    version: str
-    device: str | None
-    detail: str | None
-    problem: str | None
-    fix: str | None
-
-
-def answer(
-    name: str,
-    version: object,
-    *,
-    device: str | None = None,
-    detail: str | None = None,
-    problem: str | None = None,
-    fix: str | None = None,
-) -> Answer:
-    """An answer with what was not said left empty."""
-    return Answer(name=name, version=str(version), device=device, detail=detail, problem=problem, fix=fix)
+from redline.commands import gpu_probes
+from redline.commands.answers import MARK, Answer, answer
 
 
 def probe_torch() -> list[Answer]:
@@ -92,26 +68,6 @@ def probe_nncf() -> list[Answer]:
     return [answer("nncf", nncf.__version__)]
 
 
-def probe_tensorrt() -> list[Answer]:
-    """TensorRT."""
-    tensorrt = import_module("tensorrt")
-    tensorrt.Builder(tensorrt.Logger(tensorrt.Logger.ERROR))
-    return [answer("tensorrt", tensorrt.__version__, device="CUDA")]
-
-
-def probe_tensorrt_rtx() -> list[Answer]:
-    """TensorRT for RTX."""
-    tensorrt_rtx = import_module("tensorrt_rtx")
-    tensorrt_rtx.Builder(tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR))
-    return [answer("tensorrt-rtx", tensorrt_rtx.__version__, device="CUDA")]
-
-
-def probe_torch_tensorrt() -> list[Answer]:
-    """Torch-TensorRT."""
-    torch_tensorrt = import_module("torch_tensorrt")
-    return [answer("torch-tensorrt", torch_tensorrt.__version__, device="CUDA")]
-
-
 def probe_onnxoptimizer() -> list[Answer]:
     """The optimizer of the ONNX project and how many passes it has."""
     import onnxoptimizer
@@ -159,9 +115,14 @@ PROBES: dict[str, Callable[[], list[Answer]]] = {
     "onnxruntime": probe_onnxruntime,
     "openvino": probe_openvino,
     "nncf": probe_nncf,
-    "tensorrt": probe_tensorrt,
-    "tensorrt_rtx": probe_tensorrt_rtx,
-    "torch_tensorrt": probe_torch_tensorrt,
+    "nvidia": gpu_probes.probe_nvidia,
+    "torch_cuda": gpu_probes.probe_torch_cuda,
+    "cuda_bindings": gpu_probes.probe_cuda_bindings,
+    "onnxruntime_cuda": gpu_probes.probe_onnxruntime_cuda,
+    "onnxruntime_tensorrt": gpu_probes.probe_onnxruntime_tensorrt,
+    "tensorrt": gpu_probes.probe_tensorrt,
+    "tensorrt_rtx": gpu_probes.probe_tensorrt_rtx,
+    "torch_tensorrt": gpu_probes.probe_torch_tensorrt,
     "onnxoptimizer": probe_onnxoptimizer,
     "onnxslim": probe_onnxslim,
     "onnxscript": probe_onnxscript,
