@@ -84,6 +84,7 @@ class OnnxRuntime:
             sha256=sha256_of(engine_path),
             backend=NAME,
             signature=model.signature,
+            usage=model.usage,
             layers=layers_of(proto),
             platform=self.platform(),
             options=dict(asdict(self.options)),

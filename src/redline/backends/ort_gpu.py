@@ -255,6 +255,7 @@ def described(
         sha256=sha256_of(path),
         backend=name,
         signature=model.signature,
+        usage=model.usage,
         layers=layers,
         platform=platform,
         options=options,
