@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,8 +17,12 @@ from redline.core.errors import ArtifactError, BuildError, InputError, Signature
 from redline.core.session import Session
 from redline.networks.eager import load_weights, open_model, open_torch, platform, save_weights, signature_of
 from redline.networks.load import load_model, wrap_module
+from redline.networks.modes import prepared, runner
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+needs_new_torch = pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6), reason="this PyTorch is older than those we support"
+)
 
 
 class Pair(NamedTuple):
@@ -174,6 +179,7 @@ def test_what_torchscript_cannot_take_is_a_build_error() -> None:
         open_model(wrap_module(Answers(untraceable), torch.rand(1, 3)), mode="torchscript")
 
 
+@needs_new_torch
 def test_compile_without_a_compiler_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("no-such-compiler",))
     monkeypatch.setattr("torch._inductor.cpp_builder.cpp_compiler_search", _no_compiler)
@@ -224,6 +230,7 @@ def test_weights_of_another_model_are_refused(tmp_path: Path) -> None:
         load_weights(wrap_module(nn.Linear(3, 2)), path)
 
 
+@needs_new_torch
 def test_saved_programs_are_sessions_too(tmp_path: Path) -> None:
     module, x = small().eval(), torch.rand(2, 3, 8, 8)
     torch.export.save(torch.export.export(module, (x,)), tmp_path / "two.pt2")
@@ -237,3 +244,70 @@ def test_saved_programs_are_sessions_too(tmp_path: Path) -> None:
 
 def test_platform_names_the_library() -> None:
     assert platform()["torch"] == torch.__version__
+
+
+def test_channels_last_answers_the_same() -> None:
+    model = wrap_module(small(), torch.rand(1, 3, 8, 8))
+    session = open_model(model, layout="channels_last")
+    assert session.layers == Layers.of({"fp32": 2})
+    for batch in (2, 1, 2, 3):
+        expected = model.module(torch.from_numpy(image(batch)))
+        np.testing.assert_allclose(session({"input": image(batch)})["output"], expected, atol=1e-5)
+
+
+def test_outputs_of_channels_last_are_the_callers_to_keep() -> None:
+    session = open_model(wrap_module(Answers(lambda m, x: x), torch.rand(2, 3, 4, 4)), layout="channels_last")
+    x = np.zeros((2, 3, 4, 4), np.float32)
+    kept = []
+    for value in range(5):
+        x[...] = value
+        kept.append(session({"x": x})["output"])
+    assert [float(array.max()) for array in kept] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"dtype": "fp16"}, "slow in fp16 on a CPU"),
+        ({"dtype": "tf32"}, "NVIDIA's GPUs"),
+        ({"cuda_graph": True}, "needs a GPU"),
+    ],
+)
+def test_what_only_a_gpu_can_do_is_refused_on_the_cpu(options: Any, reason: str) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        open_model(wrap_module(nn.Linear(3, 2)), **options)
+
+
+def test_unknown_choices_are_refused() -> None:
+    for options in ({"dtype": "fp64"}, {"mode": "fast"}, {"layout": "nhwc"}):
+        with pytest.raises(InputError, match=next(iter(options.values()))):
+            open_model(wrap_module(nn.Linear(3, 2)), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(find_spec("triton") is not None, reason="Triton is installed")
+def test_compiling_for_a_gpu_asks_for_triton_and_no_compiler() -> None:
+    module = nn.Linear(3, 2)
+    model = wrap_module(module, torch.rand(1, 3))
+    with pytest.raises(UnsupportedError, match="pip install 'triton"):
+        runner("compile", module, model.example_inputs, model, torch.device("cuda", 0))
+
+
+@needs_new_torch
+def test_saved_programs_move_with_the_devices_that_are_written_into_them(tmp_path: Path) -> None:
+    class Places(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.layer(x) + torch.arange(3)
+
+    x, there = torch.rand(2, 3), torch.device("meta")
+    torch.export.save(torch.export.export(Places().eval(), (x,)), tmp_path / "places.pt2")
+    module = load_model(str(tmp_path / "places.pt2")).module
+    moved = prepared(module, there, None, channels_last=False)
+    assert moved(x.to(there)).device == there
+    assert module(x).device.type == "cpu"
+    for dtype, channels_last, name in ((torch.float16, False, "fp16"), (None, True, "channels_last")):
+        with pytest.raises(UnsupportedError, match=f"{name} needs the module"):
+            prepared(module, there, dtype, channels_last=channels_last)

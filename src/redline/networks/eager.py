@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -12,20 +10,29 @@ from typing import Any, Literal, cast, get_args
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from redline.core.artifact import Layers
-from redline.core.errors import ArtifactError, BuildError, InputError, UnsupportedError
+from redline.core.errors import ArtifactError, BuildError, InputError, RedlineError, UnsupportedError
 from redline.core.files import whole_file
 from redline.core.tensor import Array, Dim, Signature, TensorSpec
-from redline.formats.torch_values import FlatOutputs, at_batch, batch_size_of, has_batch, named_tensors
+from redline.formats.torch_values import at_batch, batch_size_of, has_batch, named_tensors
+from redline.networks.cuda import (
+    CudaOptions,
+    CudaSession,
+    allow_tf32,
+    gpu_errors,
+    gpu_platform,
+    require_ampere,
+    require_gpu,
+)
 from redline.networks.load import ModelRef, TorchModel, load_model
+from redline.networks.modes import Mode, as_tf32, device_of, example_on, layers_of, prepared, runner
 from redline.networks.sources import first_line
 
-Mode = Literal["eager", "compile", "torchscript"]
-Dtype = Literal["fp32", "bf16"]
-_COMPUTE_TARGETS = ("conv1d", "conv2d", "conv3d", "convolution", "linear", "addmm", "matmul", "mm.", "bmm")
-_PRECISIONS = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.qint8: "int8"}
+Dtype = Literal["fp32", "tf32", "fp16", "bf16"]
+Layout = Literal["contiguous", "channels_last"]
+_REDUCED = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchSession:
@@ -34,13 +41,16 @@ class TorchSession:
     ``layers`` counts the convolutions, matrix products and recurrent layers by the type of their weights.
     """
 
-    def __init__(self, run: Callable[..., Any], model: TorchModel, signature: Signature, dtype: Dtype) -> None:
+    def __init__(
+        self, run: Callable[..., Any], model: TorchModel, signature: Signature, dtype: Dtype, layout: Layout
+    ) -> None:
         self.signature = signature
         self.layers = Layers.of({})
         self._run: Callable[..., Any] | None = run
         self._names = tuple(spec.name for spec in signature.outputs)
         self._input_names = tuple(spec.name for spec in signature.inputs)
-        self._reduced = torch.bfloat16 if dtype == "bf16" else None
+        self._reduced = _REDUCED.get(dtype)
+        self._converts = dtype == "bf16" or layout == "channels_last"
         self._held = _storages((*model.module.parameters(), *model.module.buffers()))
         self._first_outputs: list[Tensor] | None = None
         self._calls = 0
@@ -86,10 +96,10 @@ class TorchSession:
         if self._writes_inputs or not array.flags.writeable or not array.flags.c_contiguous:
             array = array.copy()
         tensor = torch.from_numpy(array)
-        if self._reduced is None or not tensor.is_floating_point():
+        if not self._converts or not tensor.is_floating_point():
             return tensor
         layout = torch.channels_last if tensor.ndim == 4 else torch.contiguous_format
-        return tensor.to(self._reduced, memory_format=layout)
+        return tensor.to(self._reduced or tensor.dtype, memory_format=layout)
 
     def _outputs(self, value: Any) -> list[Tensor]:
         if isinstance(value, Tensor):
@@ -116,22 +126,44 @@ def open_torch(
     dtype: Dtype = "fp32",
     weights_file: str | None = None,
     signature: Mapping[str, Any] | None = None,
-) -> TorchSession:
+    device: str = "cpu",
+    layout: Layout = "contiguous",
+    cuda_graph: bool = False,
+) -> TorchSession | CudaSession:
     """Load a model and open it, from JSON values only, so that a fresh process can.
 
     Args:
         ref: A :class:`ModelRef` as JSON.
         mode: ``eager``, ``compile`` (torch.compile with inductor) or ``torchscript``.
         threads: Intra-op threads of this process; 0 leaves them as they are.
-        dtype: ``bf16`` converts weights and inputs; outputs are float32 again.
+        dtype: ``fp16`` (GPU only) and ``bf16`` convert weights and inputs; outputs are float32 again. ``tf32`` (GPU
+            only) lets float32 convolutions and matrix products round their inputs; ``fp32`` forbids it.
         weights_file: What :func:`save_weights` wrote, so that every process has the same random weights.
         signature: As JSON; with it nothing needs to be run to find the outputs.
+        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        layout: How images lie in memory; bf16 on the CPU always has their channels last.
+        cuda_graph: Record the work of each input shape once, and replay it (GPU only).
     """
+    model = load_with_weights(ref, weights_file)
+    known = Signature.from_json(cast("Any", signature)) if signature is not None else None
+    return open_model(
+        model,
+        mode=mode,
+        threads=threads,
+        dtype=dtype,
+        signature=known,
+        device=device,
+        layout=layout,
+        cuda_graph=cuda_graph,
+    )
+
+
+def load_with_weights(ref: Mapping[str, Any], weights_file: str | None) -> TorchModel:
+    """Load a model by its JSON, with the weights that :func:`save_weights` wrote unless it is a file of its own."""
     model = load_model(ModelRef.from_json(ref))
     if weights_file is not None and not model.from_file:
         load_weights(model, Path(weights_file))
-    known = Signature.from_json(cast("Any", signature)) if signature is not None else None
-    return open_model(model, mode=mode, threads=threads, dtype=dtype, signature=known)
+    return model
 
 
 def open_model(
@@ -141,29 +173,37 @@ def open_model(
     threads: int = 0,
     dtype: Dtype = "fp32",
     signature: Signature | None = None,
-) -> TorchSession:
-    """Open a loaded model; ``model`` itself stays as it is.
+    device: str = "cpu",
+    layout: Layout = "contiguous",
+    cuda_graph: bool = False,
+) -> TorchSession | CudaSession:
+    """Open a loaded model as :func:`open_torch` does; ``model`` itself stays as it is.
 
     Raises:
-        BuildError: torch.compile or TorchScript cannot take this model.
+        BuildError: torch.compile or TorchScript cannot take this model, or it does not run on the GPU.
         UnsupportedError: this machine lacks what the mode needs.
+        DeviceError: there is no such GPU, or its memory is full.
     """
-    if mode not in get_args(Mode) or dtype not in get_args(Dtype):
-        raise InputError(f"got mode {mode!r} and dtype {dtype!r}, expected {get_args(Mode)} and {get_args(Dtype)}")
+    if mode not in get_args(Mode) or dtype not in get_args(Dtype) or layout not in get_args(Layout):
+        raise InputError(
+            f"got mode {mode!r}, dtype {dtype!r} and layout {layout!r}, "
+            f"expected {get_args(Mode)}, {get_args(Dtype)} and {get_args(Layout)}"
+        )
+    target = device_of(device)
     if threads > 0:
         torch.set_num_threads(threads)
-    _forbid_tf32()
+    allow_tf32(allowed=False)
+    if target.type == "cuda":
+        options = _cuda_options(target, dtype, layout, cuda_graph=cuda_graph)
+        with gpu_errors():
+            return _open_on_gpu(model, mode, signature or signature_of(model), options)
+    _refuse_on_cpu(dtype, cuda_graph=cuda_graph)
     signature = signature or signature_of(model)
-    module = model.module
-    examples = model.example_inputs
-    if dtype == "bf16":
-        module, examples = _to_bf16(module), tuple(_reduced(tensor) for tensor in examples)
-    run: Callable[..., Any] = module
-    if mode == "compile":
-        run = _compiled(module)
-    elif mode == "torchscript":
-        run = _torchscript(module, examples, model)
-    session = TorchSession(run, model, signature, dtype)
+    last = dtype == "bf16" or layout == "channels_last"
+    module = prepared(model.module, target, _REDUCED.get(dtype), channels_last=last)
+    examples = tuple(example_on(tensor, target, _REDUCED.get(dtype)) for tensor in model.example_inputs)
+    run = runner(mode, module, examples, model, target)
+    session = TorchSession(run, model, signature, dtype, layout)
     session.layers = layers_of(module)
     return session
 
@@ -195,26 +235,12 @@ def signature_of(model: TorchModel) -> Signature:
     return Signature(tuple(inputs), tuple(outputs))
 
 
-def layers_of(module: nn.Module) -> Layers:
-    """Count convolutions, linear, recurrent and attention layers by the type of their weights."""
-    counts: Counter[str] = Counter()
-    for layer in module.modules():
-        kind = getattr(layer, "original_name", type(layer).__name__)
-        compute = isinstance(layer, nn.Linear | nn.RNNBase | nn.MultiheadAttention | nn.modules.conv._ConvNd)  # noqa: SLF001
-        if not compute and not (isinstance(layer, torch.jit.ScriptModule) and kind.startswith(("Conv", "Linear"))):
-            continue
-        weight = next(layer.parameters(recurse=False), None)
-        if weight is not None:
-            counts[_PRECISIONS.get(weight.dtype, "fp32")] += 1
-    if not counts and isinstance(module, torch.fx.GraphModule):
-        dtype = next((parameter.dtype for parameter in module.parameters()), torch.float32)
-        calls = [str(node.target) for node in module.graph.nodes if node.op == "call_function"]
-        counts[_PRECISIONS.get(dtype, "fp32")] = sum(any(t in call for t in _COMPUTE_TARGETS) for call in calls)
-    return Layers.of(counts)
-
-
-def platform() -> dict[str, str]:
+def platform(device: str = "cpu") -> dict[str, str]:
     """What a torch session's speed depends on: library, device, the instructions it may use."""
+    target = device_of(device)
+    if target.type == "cuda":
+        require_gpu(target)
+        return gpu_platform(target)
     return {"torch": torch.__version__, "device": "cpu", "cpu": torch.backends.cpu.get_cpu_capability()}
 
 
@@ -248,72 +274,55 @@ def _state(model: TorchModel) -> dict[str, Tensor]:
     return dict([*model.module.named_parameters(), *model.module.named_buffers()])
 
 
-def _forbid_tf32() -> None:
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+def _cuda_options(device: torch.device, dtype: Dtype, layout: Layout, *, cuda_graph: bool) -> CudaOptions:
+    require_gpu(device)
+    if dtype in ("tf32", "bf16"):
+        require_ampere(device, dtype)
+    return CudaOptions(
+        device=device,
+        dtype=_REDUCED.get(dtype),
+        channels_last=layout == "channels_last",
+        tf32=dtype == "tf32",
+        cuda_graph=cuda_graph,
+    )
 
 
-def _to_bf16(module: nn.Module) -> nn.Module:
-    if isinstance(module, torch.jit.ScriptModule | torch.fx.GraphModule):
-        raise UnsupportedError("a saved program keeps its own types; bf16 needs the module that it was made from")
-    reduced = copy.deepcopy(module).to(torch.bfloat16)
-    return cast("nn.Module", reduced.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+def _refuse_on_cpu(dtype: Dtype, *, cuda_graph: bool) -> None:
+    if dtype == "tf32":
+        raise UnsupportedError("TF32 is arithmetic of NVIDIA's GPUs; open it with device cuda, or take fp32 or bf16")
+    if dtype == "fp16":
+        raise UnsupportedError("PyTorch is slow in fp16 on a CPU; open it with device cuda, or take fp32 or bf16")
+    if cuda_graph:
+        raise UnsupportedError("a CUDA graph needs a GPU; open it with device cuda")
 
 
-def _reduced(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.bfloat16) if tensor.is_floating_point() else tensor
+def _open_on_gpu(model: TorchModel, mode: Mode, signature: Signature, options: CudaOptions) -> CudaSession:
+    with torch.cuda.device(options.device):
+        module = prepared(model.module, options.device, options.dtype, channels_last=options.channels_last)
+        examples = tuple(example_on(tensor, options.device, options.dtype) for tensor in model.example_inputs)
+        run = runner(mode, module, examples, model, options.device)
+        layers = layers_of(module)
+        session = CudaSession(run, signature, as_tf32(layers) if options.tf32 else layers, options)
+        first_run(session, model.example_inputs, model.ref.name)
+    return session
 
 
-def _compiled(module: nn.Module) -> Callable[..., Any]:
-    if isinstance(module, torch.jit.ScriptModule):
-        raise UnsupportedError("torch.compile does not compile TorchScript; give the module or a .pt2 file")
-    # Importing these takes seconds and memory that the other modes should not be charged with.
-    from torch._dynamo.exc import TorchDynamoException
-    from torch._inductor import config, cpp_builder, exc
+def first_run(session: CudaSession, examples: Sequence[Tensor], name: str) -> None:
+    """Run a session on a model's examples, so that what cannot run says so when it is opened; it is closed then.
 
+    Raises:
+        BuildError: it does not run on the GPU.
+    """
+    specs = session.signature.inputs
+    inputs = {spec.name: _to_numpy(tensor) for spec, tensor in zip(specs, examples, strict=True)}
     try:
-        cpp_builder.get_cpp_compiler()
-    except (exc.InvalidCxxCompiler, OSError) as error:
-        raise UnsupportedError("torch.compile needs a C++ compiler (g++ or clang++), and there is none") from error
-    # In this process: a pool of compilers would outlive the session and share its processor.
-    config.compile_threads = 1
-    compiled = torch.compile(module, dynamic=False, options={"freezing": True})
-
-    def run(*tensors: Tensor) -> Any:
-        try:
-            return compiled(*tensors)
-        except TorchDynamoException as error:
-            cause = error.__cause__ or getattr(error, "inner_exception", None) or error
-            raise BuildError(f"torch.compile failed: {type(cause).__name__}: {first_line(cause)}") from error
-
-    return run
-
-
-def _torchscript(module: nn.Module, examples: Sequence[Tensor], model: TorchModel) -> Callable[..., Any]:
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")
-        scripted = module if isinstance(module, torch.jit.ScriptModule) else _scripted(module, examples, model)
-        try:
-            frozen = torch.jit.freeze(scripted.eval())
-        except RuntimeError:
-            frozen = scripted  # it was frozen before it was saved
-        try:
-            return cast("Callable[..., Any]", torch.jit.optimize_for_inference(frozen))
-        except RuntimeError:
-            return cast("Callable[..., Any]", frozen)
-
-
-def _scripted(module: nn.Module, examples: Sequence[Tensor], model: TorchModel) -> Any:
-    flat = FlatOutputs(module, model.input_names)
-    try:
-        return torch.jit.trace(flat, tuple(examples), check_trace=False, strict=False)  # type: ignore[no-untyped-call]
-    except Exception as traced:  # noqa: BLE001 (whatever the user's code raises under the tracer)
-        try:
-            return torch.jit.script(module)
-        except Exception as error:
-            raise BuildError(
-                f"TorchScript can neither trace it ({first_line(traced)}) nor script it ({first_line(error)})"
-            ) from error
+        session(inputs)
+    except RedlineError:
+        session.close()
+        raise
+    except Exception as error:
+        session.close()
+        raise BuildError(f"{name} does not run on the GPU: {type(error).__name__}: {first_line(error)}") from error
 
 
 def _answer(model: TorchModel, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
