@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -69,45 +70,51 @@ def main() -> int:
     parser.add_argument("--tensorrt-python", default="")
     parser.add_argument("--onnxruntime-path", default="", help="folder of onnxruntime-gpu, before any other")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 32, 64])
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--skip", nargs="*", default=[], help="names of entries to leave out")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        plans = args.plans or Path(scratch)
-        built = build(args.model, plans, args.tensorrt_python)
-        entries = [
-            *all_entries(plans, args.tensorrt_python),
-            *(onnxruntime_entries(args.model, plans, args.onnxruntime_path) if args.onnxruntime_path else []),
-        ]
-        entries = [entry for entry in entries if entry.name not in args.skip]
-        samples, right = reference(args.model)
-        rows = [row for batch in args.batches for row in measure(entries, batch, samples, right, args.rounds)]
-        rates = call_in_fresh_process(mine("gpu_sessions:matrix_rates", {}), timeout_s=300)
-        streams = overlaps(plans, args.tensorrt_python, max(args.batches))
-    macs = count_macs(read_onnx(args.model)).total
-    add_shares(rows, macs, rates)
-    document = {
+    document: dict[str, Any] = {
         "benchmark": "gpu_resnet18",
-        "command": "python benchmarks/gpu_resnet18.py",
+        "command": "python benchmarks/gpu_resnet18.py --model resnet18.onnx --tensorrt-python PYTHON",
         "redline": redline.__version__,
         "gpu": gpu_state(),
         "environment": fingerprint().to_json(),
         "versions": versions(args.tensorrt_python),
         "rounds": args.rounds,
-        "verified_on": len(samples),
-        "macs": macs,
-        "matrix_rates": rates,
-        "build": built,
-        "streams": streams,
-        "claims": claims(rows, streams),
-        "rows": rows,
+        "matrix_rates": call_in_fresh_process(mine("gpu_sessions:matrix_rates", {}), timeout_s=300),
+        "macs": count_macs(read_onnx(args.model)).total,
+        "rows": [],
+        "streams": {},
     }
-    text = markdown(document)
-    print(text)
-    if args.out:
-        write_whole(args.out, json.dumps(document, indent=1) + "\n")
-        write_whole(args.out.with_suffix(".md"), text)
+
+    def keep() -> None:
+        add_shares(document["rows"], document["macs"], document["matrix_rates"])
+        document["claims"] = claims(document["rows"], document["streams"])
+        if args.out:
+            write_whole(args.out, json.dumps(document, indent=1) + "\n")
+            write_whole(args.out.with_suffix(".md"), markdown(document))
+
+    samples, right = reference(args.model)
+    document["verified_on"] = len(samples)
+    with tempfile.TemporaryDirectory() as scratch:
+        plans = args.plans or Path(scratch)
+        document["build"] = build(args.model, plans, args.tensorrt_python)
+        entries = [
+            *all_entries(plans, args.tensorrt_python),
+            *(onnxruntime_entries(args.model, plans, args.onnxruntime_path) if args.onnxruntime_path else []),
+        ]
+        field = Field([entry for entry in entries if entry.name not in args.skip])
+        try:
+            for index, batch in enumerate(sorted(args.batches, reverse=True)):
+                document["rows"] += field.measure(batch, samples, right, args.rounds)
+                keep()
+                for name in ("fp16", "int8") if index == 0 else ():
+                    document["streams"][name] = overlap(plans, name, args.tensorrt_python, batch)
+                    keep()
+        finally:
+            field.close()
+    print(markdown(document))
     return 0 if all(claim["holds"] for claim in document["claims"]) else 1
 
 
@@ -181,62 +188,83 @@ def reference(model: Path) -> tuple[Samples, dict[str, Array]]:
     return samples, right
 
 
-def measure(
-    entries: list[Entry], batch: int, samples: Samples, right: dict[str, Array], rounds: int
-) -> list[dict[str, Any]]:
-    workers: dict[str, Worker] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    device: dict[str, list[list[float]]] = {}
-    whole: dict[str, list[list[float]]] = {}
-    try:
-        for entry in entries:
-            row = rows[entry.name] = {"name": entry.name, "precision": entry.precision, "batch": batch}
+class Field:
+    """Every entry in a process of its own, opened once, measured at one batch size after the other."""
+
+    def __init__(self, entries: list[Entry]) -> None:
+        self.entries = {entry.name: entry for entry in entries}
+        self.failed: dict[str, str] = {}
+        self.workers: dict[str, Worker] = {}
+        # Kept: a worker ends with the thread that started it.
+        self._pool = ThreadPoolExecutor(len(entries))
+        started = {name: self._pool.submit(Worker, entry.source) for name, entry in self.entries.items()}
+        for name, worker in started.items():
             try:
-                worker = Worker(entry.source)
-                workers[entry.name] = worker
-                worker.prepare(
-                    batch, [samples.batch(start, batch) for start in range(0, 3 * batch, batch)], limit_s=1.5
-                )
-                given = outputs_of(worker, samples, batch) if not entry.name.endswith("-bare") else None
+                self.workers[name] = worker.result()
             except WorkerError as error:
-                row["failed"] = str(error)
-                workers.pop(entry.name, None)
-                continue
-            if given is not None:
-                found = compare_outputs(right, given, labels=samples.labels, precision="int8")
-                errors = [output.errors.relative for output in found.outputs if output.errors]
-                row |= {"top1_agreement": found.top1_agreement, "relative_error": max(errors)}
-            device[entry.name], whole[entry.name] = [], []
-        order = np.random.default_rng(batch)
-        for index in range(rounds):
-            for name in order.permutation(list(workers)):
-                device[name].append(workers[name].device_times(batch, 20))
+                self.failed[name] = str(error)
+        print(f"{len(self.workers)} of {len(entries)} entries are open; failed: {self.failed}", flush=True)
+
+    def measure(self, batch: int, samples: Samples, right: dict[str, Array], rounds: int) -> list[dict[str, Any]]:
+        rows: dict[str, dict[str, Any]] = {}
+        for name, entry in self.entries.items():
+            rows[name] = {"name": name, "precision": entry.precision, "batch": batch}
+            if name in self.failed:
+                rows[name]["failed"] = self.failed[name]
+        feeds = [samples.batch(start, batch) for start in range(0, 3 * batch, batch)]
+        ready = []
+        for name, worker in self.workers.items():
+            try:
+                worker.prepare(batch, feeds, limit_s=1.0)
+                worker.device_times(batch, 5)
                 if not name.endswith("-bare"):
-                    whole[name].append(workers[name].time(batch, duration_s=0.03, min_calls=3))
-            print(f"batch {batch}: round {index + 1} of {rounds}", flush=True)
-    finally:
-        for worker in workers.values():
+                    rows[name] |= agreement(right, outputs_of(worker, samples, batch))
+                ready.append(name)
+            except WorkerError as error:
+                rows[name]["failed"] = str(error)
+        device: dict[str, list[list[float]]] = {name: [] for name in ready}
+        whole: dict[str, list[list[float]]] = {name: [] for name in ready}
+        order = np.random.default_rng(batch)
+        for _ in range(rounds):
+            for name in order.permutation(ready):
+                device[name].append(self.workers[name].device_times(batch, 20))
+                if not name.endswith("-bare"):
+                    whole[name].append(self.workers[name].time(batch, duration_s=0.02, min_calls=3))
+        print(f"batch {batch}: measured {len(ready)} entries", flush=True)
+        for name in ready:
+            rows[name] |= times(device[name], whole[name], device[EAGER16])
+        return list(rows.values())
+
+    def close(self) -> None:
+        for worker in self.workers.values():
             worker.close()
-    for name in workers:
-        row = rows[name]
-        row["device_ms"] = median(second for window in device[name] for second in window) * 1e3
-        ratio = speedup(device[EAGER16], device[name])
-        row["times_eager_fp16"] = asdict(ratio) if ratio else None
-        if whole[name]:
-            samples_s = [second for window in whole[name] for second in window]
-            row["end_to_end_ms"] = {f"p{q}": percentile(samples_s, q) * 1e3 for q in (50, 99)}
-        row["device_windows_ms"] = [[round(second * 1e3, 5) for second in window] for window in device[name]]
-    return list(rows.values())
+        self._pool.shutdown()
 
 
-def overlaps(plans: Path, interpreter: str, batch: int) -> dict[str, Any]:
-    found = {}
-    for name in ("fp16", "int8"):
-        plan = next(plans.glob(f"*_{name}.plan"))
-        source = mine(
-            "gpu_sessions:overlapped", {"path": str(plan), "batch": batch, "count": 300, "repeats": 5}, interpreter
-        )
-        found[name] = call_in_fresh_process(source, timeout_s=300)
+def agreement(right: dict[str, Array], given: dict[str, Array]) -> dict[str, Any]:
+    found = compare_outputs(right, given, precision="int8")
+    errors = [output.errors.relative for output in found.outputs if output.errors]
+    return {"top1_agreement": found.top1_agreement, "relative_error": max(errors)}
+
+
+def times(device: list[list[float]], whole: list[list[float]], eager: list[list[float]]) -> dict[str, Any]:
+    ratio = speedup(eager, device)
+    found: dict[str, Any] = {
+        "device_ms": median(second for window in device for second in window) * 1e3,
+        "times_eager_fp16": asdict(ratio) if ratio else None,
+        "device_windows_ms": [[round(second * 1e3, 5) for second in window] for window in device],
+    }
+    if whole:
+        samples_s = [second for window in whole for second in window]
+        found["end_to_end_ms"] = {f"p{q}": percentile(samples_s, q) * 1e3 for q in (50, 99)}
+    return found
+
+
+def overlap(plans: Path, name: str, interpreter: str, batch: int) -> dict[str, Any]:
+    arguments = {"path": str(next(plans.glob(f"*_{name}.plan"))), "batch": batch, "count": 300, "repeats": 5}
+    found: dict[str, Any] = call_in_fresh_process(
+        mine("gpu_sessions:overlapped", arguments, interpreter), timeout_s=300
+    )
     return found
 
 
@@ -252,12 +280,12 @@ def claims(rows: list[dict[str, Any]], streams: Mapping[str, Any]) -> list[dict[
     def row(name: str, batch: int = 64) -> dict[str, Any]:
         return next((r for r in rows if r["name"] == name and r["batch"] == batch and "failed" not in r), {})
 
-    def times(name: str) -> float:
+    def gain(name: str) -> float:
         return row(name).get("times_eager_fp16", {}).get("value", 0.0)
 
     found = [
-        claim("batch 64: TensorRT FP16 against PyTorch eager FP16, device time", times("tensorrt-fp16"), least=3.0),
-        claim("batch 64: TensorRT INT8 against PyTorch eager FP16, device time", times("tensorrt-int8"), least=4.0),
+        claim("batch 64: TensorRT FP16 against PyTorch eager FP16, device time", gain("tensorrt-fp16"), least=3.0),
+        claim("batch 64: TensorRT INT8 against PyTorch eager FP16, device time", gain("tensorrt-int8"), least=4.0),
     ]
     for name in ("tensorrt-fp16", "tensorrt-int8"):
         for batch in sorted({r["batch"] for r in rows}):

@@ -114,11 +114,9 @@ def test_fp32_is_fp32_and_tf32_is_called_tf32(small: Files, tmp_path: Path) -> N
     assert compiled(small.fp32, tmp_path, precision="tf32", name="tf32").layers.counts == (("tf32", 4),)
 
 
-def test_layers_that_stay_in_float_are_counted_as_the_tf32_that_an_fp16_engine_may_use(
-    small: Files, tmp_path: Path
-) -> None:
+def test_layers_that_stay_in_float_are_true_fp32(small: Files, tmp_path: Path) -> None:
     mixed = to_half(small.fp32, tmp_path / "mixed.onnx", keep_nodes=("conv0",))
-    assert dict(compiled(mixed, tmp_path).layers.counts) == {"fp16": 3, "tf32": 1}
+    assert dict(compiled(mixed, tmp_path).layers.counts) == {"fp16": 3, "fp32": 1}
 
 
 def test_an_engine_reads_back_as_it_was_written(small: Files, tmp_path: Path) -> None:

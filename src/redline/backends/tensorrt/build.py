@@ -98,7 +98,7 @@ def build_plan(
     found, source = _layers_of(library, plan, options)
     return Built(
         plan=plan,
-        layers=count_layers(found, _compute_nodes(model.path), tf32_allowed=precision != "fp32"),
+        layers=count_layers(found, _compute_nodes(model.path), tf32_allowed=precision == "tf32"),
         layer_source=source,
         typing="strong" if strong else "weak",
         precision=precision,
@@ -158,10 +158,11 @@ def _configure(library: Library, config: Any, options: TensorRtOptions, precisio
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     config.builder_optimization_level = options.optimization_level
     config.profiling_verbosity = module.ProfilingVerbosity.DETAILED
-    if precision == "fp32":
-        config.clear_flag(module.BuilderFlag.TF32)
-    else:
+    # TensorRT's own default is on: what is called FP32, or stays in FP32 because it is sensitive, would be TF32.
+    if precision == "tf32":
         config.set_flag(module.BuilderFlag.TF32)
+    else:
+        config.clear_flag(module.BuilderFlag.TF32)
     library.share_profiles(config)
     if options.hardware_compatible:
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS

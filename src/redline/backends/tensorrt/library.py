@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
@@ -128,6 +129,8 @@ def load_library(flavour: Flavour) -> Library:
     Raises:
         MissingDependencyError: it is not installed.
     """
+    # Before CUDA starts: without it TensorRT 8.6 loads every kernel that it has, seconds for each process.
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     for name in _MODULES[flavour]:
         try:
             return Library(flavour, importlib.import_module(name))
