@@ -11,6 +11,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -225,6 +226,10 @@ def _dynamo(job: _Job) -> ModelProto:
     return exported.model_proto
 
 
+# PyTorch before 2.5 has one exporter, and no name for it.
+_NO_DYNAMO: dict[str, Any] = {"dynamo": False} if "dynamo" in signature(torch.onnx.export).parameters else {}
+
+
 def _torchscript(job: _Job) -> ModelProto:
     with tempfile.TemporaryDirectory(prefix="redline-export-") as folder:
         path = Path(folder) / "model.onnx"
@@ -234,7 +239,7 @@ def _torchscript(job: _Job) -> ModelProto:
                     job.module,
                     job.inputs,
                     str(path),
-                    dynamo=False,
+                    **_NO_DYNAMO,
                     input_names=list(job.input_names),
                     output_names=list(job.output_names),
                     dynamic_axes=_torchscript_axes(job),
