@@ -137,7 +137,7 @@ def part_4_int8(model: Path, result: BuildResult, test: Samples) -> None:
     right = in_onnx_runtime(model, test)
     for variant in result.variants:
         assert variant.engine is not None
-        prepared = result.model.path.parent / "plans" / f"digits_{variant.recipe.name}.onnx"
+        prepared = variant.engine.path.parent / f"digits_{variant.recipe.name}.onnx"
         try:
             session = open_engine(str(variant.engine.path))
         except RedlineError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -105,3 +106,10 @@ def test_the_command_prints_a_table_and_sets_the_exit_code(
     assert main([*words, "--precision", "fp16", "--json"]) == 0
     captured = capsys.readouterr().out
     assert json.loads(captured[captured.index("{") :])["variants"][0]["got"] == "fp16"
+
+
+def test_torch_tensorrt_that_is_not_here_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if find_spec("torch_tensorrt") is not None:
+        pytest.skip("Torch-TensorRT is here")
+    assert main(["build", "digits", "-o", str(tmp_path / "plans"), "--backend", "torch-tensorrt"]) == 3
+    assert "pip install 'redline[torch-tensorrt]'" in capsys.readouterr().err

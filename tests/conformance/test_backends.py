@@ -27,8 +27,9 @@ from redline.core.session import Session
 from redline.formats.onnx_file import read_onnx
 
 GPU = {"tensorrt", "tensorrt-rtx", "onnxruntime-cuda", "onnxruntime-tensorrt"}
+FROM_ONNX = [name for name, entry in BACKENDS.items() if entry.from_onnx]
 pytestmark = pytest.mark.parametrize(
-    "backend", [pytest.param(name, marks=[pytest.mark.gpu] if name in GPU else []) for name in BACKENDS]
+    "backend", [pytest.param(name, marks=[pytest.mark.gpu] if name in GPU else []) for name in FROM_ONNX]
 )
 reason_against = cache(why_not)
 

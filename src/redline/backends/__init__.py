@@ -24,6 +24,7 @@ class Entry:
     package: str
     extra: str
     summary: str
+    from_onnx: bool = True
 
 
 BACKENDS: dict[str, Entry] = {
@@ -36,6 +37,13 @@ BACKENDS: dict[str, Entry] = {
     "onnxruntime-cuda": Entry("redline.backends.ort_gpu:create", "onnxruntime", "gpu", "ONNX Runtime, CUDA"),
     "onnxruntime-tensorrt": Entry(
         "redline.backends.ort_tensorrt:create", "onnxruntime", "gpu", "ONNX Runtime, TensorRT and CUDA"
+    ),
+    "torch-tensorrt": Entry(
+        "redline.networks.torch_tensorrt:create",
+        "torch_tensorrt",
+        "torch-tensorrt",
+        "Torch-TensorRT, GPU; compiles PyTorch models and not files",
+        from_onnx=False,
     ),
     "reference": Entry("redline.backends.reference:create", "onnx", "cpu", "ONNX's own slow reference evaluator"),
 }

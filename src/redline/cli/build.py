@@ -19,7 +19,9 @@ _UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "m
 
 
 def build_command(
-    model: Annotated[Path, typer.Argument(metavar="IN.onnx", help="The float32 model; it is left as it is.")],
+    model: Annotated[
+        str, typer.Argument(metavar="IN.onnx", help="The float32 file; a PyTorch model for torch-tensorrt.")
+    ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="Folder for the plans and build.json.")],
     precision: Annotated[
         list[str] | None, typer.Option("--precision", help="fp32, tf32, fp16, bf16 or int8; repeatable.")
@@ -41,7 +43,7 @@ def build_command(
     calibrator: Annotated[
         str, typer.Option("--calibrator", help="INT8: auto, entropy, minmax (TensorRT to 10), or qdq.")
     ] = "auto",
-    backend: Annotated[str, typer.Option("--backend", help="auto, tensorrt or tensorrt-rtx.")] = "auto",
+    backend: Annotated[str, typer.Option("--backend", help="auto, tensorrt, tensorrt-rtx, torch-tensorrt.")] = "auto",
     target: Annotated[
         str, typer.Option("--target", metavar="smNN", help="Build for this GPU, which need not be here (RTX).")
     ] = "",
@@ -119,10 +121,9 @@ def parse_bytes(text: str) -> int:
 
 def _show(result: BuildResult, out: Path) -> None:
     where = ", ".join(f"{name} {value}" for name, value in result.platform.items())
-    console.print(f"{result.model.path.name} on {where}", markup=False, soft_wrap=True)
-    table = Table("asked", "typing", "got (read from the engine)", "bytes", "MB", "build", "agreement", box=None)
-    table.pad_edge = False
-    for index in (3, 4, 5):
+    console.print(f"{result.model['name']} on {where}", markup=False, soft_wrap=True)
+    table = Table("asked", "typing", "engine has", "bytes", "MB", "build", "top-1", "error", box=None, pad_edge=False)
+    for index in (3, 4, 5, 6, 7):
         table.columns[index].justify = "right"
     for variant in result.variants:
         table.add_row(*_row(variant))
@@ -141,7 +142,7 @@ def _show(result: BuildResult, out: Path) -> None:
 def _row(variant: Variant) -> tuple[str, ...]:
     asked = variant.recipe.precision + (f" ({variant.recipe.calibrator})" if variant.recipe.calibrator else "")
     if variant.engine is None:
-        return asked, variant.recipe.typing, "[red]not built[/]", "", "", "", ""
+        return asked, variant.recipe.typing, "[red]not built[/]", "", "", "", "", ""
     got = escape(variant.got or "")
     size = variant.size_bytes or 0
     return (
@@ -151,21 +152,18 @@ def _row(variant: Variant) -> tuple[str, ...]:
         f"{size:,}",
         f"{size / 1e6:.2f}",
         f"{variant.build_s or 0:.1f} s",
-        _agreement(variant),
+        *_agreement(variant),
     )
 
 
-def _agreement(variant: Variant) -> str:
+def _agreement(variant: Variant) -> tuple[str, str]:
+    """Share of samples with the FP32 model's class, and the norm of the error over that of the answers."""
     found = variant.agreement
     if found is None:
-        return "not run"
-    words = []
-    if found.top1 is not None:
-        words.append(f"top-1 {found.top1.value:.1%}")
+        return "not run", ""
     errors = [output.errors.relative for output in found.outputs if output.errors]
-    if errors:
-        words.append(f"error {max(errors):.1e}")
-    return ", ".join(words) + ("" if found.passed else " [red]fails[/]")
+    words = (f"{found.top1.value:.1%}" if found.top1 else "-", f"{max(errors):.1e}" if errors else "-")
+    return words if found.passed else (f"[red]{words[0]}[/]", f"[red]{words[1]}[/]")
 
 
 def _show_latencies(result: BuildResult) -> None:

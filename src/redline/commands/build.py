@@ -12,16 +12,18 @@ from typing import Any, Literal, cast, get_args
 from redline.backends import load_backend
 from redline.commands.build_files import Recipe, find_samples, prepare_file, recipes_for
 from redline.commands.build_run import Latency, Runner
+from redline.commands.sessions import open_onnx
 from redline.core.artifact import Argument, Engine, OnnxModel
 from redline.core.errors import BuildError, InputError
 from redline.core.files import write_whole
 from redline.core.samples import Samples, save_samples
-from redline.core.session import Backend
+from redline.core.session import Backend, Session
 from redline.formats.onnx_file import read_onnx
 from redline.verification.compare import Agreement
 
 BuildPrecision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]
 BuildTyping = Literal["auto", "weak", "strong", "both"]
+BuildBackend = Literal["auto", "tensorrt", "tensorrt-rtx", "torch-tensorrt"]
 CalibratorChoice = Literal["auto", "entropy", "minmax", "qdq"]
 PRECISIONS: tuple[str, ...] = get_args(BuildPrecision)
 TYPINGS: tuple[str, ...] = get_args(BuildTyping)
@@ -35,7 +37,8 @@ class BuildOptions:
     """What may be said beyond the precisions.
 
     Attributes:
-        backend: ``tensorrt``, ``tensorrt-rtx``, or ``auto``: TensorRT-RTX where a target is named, TensorRT otherwise.
+        backend: ``tensorrt``, ``tensorrt-rtx``, ``torch-tensorrt`` (of a PyTorch model), or ``auto``: TensorRT-RTX
+            where a target is named, TensorRT otherwise.
         typing: ``weak`` lets TensorRT choose types within the precision (TensorRT 10 and older), ``strong`` follows a
             graph that was converted before, ``auto`` is weak where there is such a thing, ``both`` builds each.
         calibrator: For INT8: TensorRT's ``entropy`` or ``minmax`` calibrators (weak typing), or ``qdq``: Q/DQ nodes
@@ -48,7 +51,7 @@ class BuildOptions:
         rebuild: Build also what is there already, whole and of the same model, options and GPU.
     """
 
-    backend: Literal["auto", "tensorrt", "tensorrt-rtx"] = "auto"
+    backend: BuildBackend = "auto"
     typing: BuildTyping = "auto"
     calibrator: CalibratorChoice = "auto"
     profiles: tuple[str, ...] = ()
@@ -64,7 +67,7 @@ class BuildOptions:
 
     def __post_init__(self) -> None:
         for name, value, choices in (
-            ("backend", self.backend, ("auto", "tensorrt", "tensorrt-rtx")),
+            ("backend", self.backend, get_args(BuildBackend)),
             ("typing", self.typing, TYPINGS),
             ("calibrator", self.calibrator, CALIBRATORS),
         ):
@@ -85,6 +88,22 @@ class BuildOptions:
             "timing_cache": self.timing_cache,
             "rebuild": self.rebuild,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildRequest:
+    """What was asked of one build, beside the model and the folder."""
+
+    precisions: tuple[str, ...]
+    data: Path | None
+    labels: Path | None
+    options: BuildOptions
+    progress: Progress | None
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """Say how far it is."""
+        if self.progress is not None:
+            self.progress(what, done, total)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,9 +165,14 @@ class Variant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuildResult:
-    """Every variant, with the conditions that it was built and measured under."""
+    """Every variant, with the conditions that it was built and measured under.
 
-    model: OnnxModel
+    Attributes:
+        model: Name of the model, with digest and opset where it is a file.
+        samples: What was verified on, in words.
+    """
+
+    model: dict[str, Any]
     backend: str
     platform: dict[str, str]
     variants: tuple[Variant, ...]
@@ -164,7 +188,7 @@ class BuildResult:
         """The result file."""
         return {
             "kind": "build",
-            "model": {"file": self.model.path.name, "sha256": self.model.sha256, "opset": self.model.opset},
+            "model": self.model,
             "backend": self.backend,
             "platform": self.platform,
             "samples": self.samples,
@@ -187,10 +211,11 @@ def build(
     """Build an engine of each precision, read its layers' precision from it, and verify and measure it.
 
     Args:
-        model: An FP32 ONNX file; it is left as it is.
+        model: An FP32 ONNX file, which is left as it is; for Torch-TensorRT a PyTorch model as ``redline export
+            --help`` lists them.
         out: Folder for ``<model>_<precision>.plan``, what was made on the way, and ``build.json``.
         precisions: Of ``fp32`` (TF32 off), ``tf32``, ``fp16``, ``bf16`` and ``int8``.
-        data: Real samples, a folder of images or ``.npz``. INT8 is calibrated on a part, all are verified on the rest.
+        data: Real samples, a folder of images or ``.npz``; INT8 is calibrated on a part, all are verified on the rest.
         labels: A CSV file of labels for a folder of images.
         options: Typing, profiles, limits.
         progress: Called with what is being done, steps done, steps in all.
@@ -203,39 +228,56 @@ def build(
     for precision in precisions:
         if precision not in PRECISIONS:
             raise InputError(f"precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
-    source = read_onnx(Path(model))
+    request = BuildRequest(
+        precisions=precisions,
+        data=Path(data) if data else None,
+        labels=Path(labels) if labels else None,
+        options=options,
+        progress=progress,
+    )
+    if options.backend == "torch-tensorrt":
+        from redline.commands.build_torch import build_torch
+
+        result = build_torch(str(model), Path(out), request)
+    else:
+        result = _build_file(Path(model), Path(out), request)
+    write_whole(Path(out) / RESULT, json.dumps(result.to_json(), indent=2) + "\n")
+    return result
+
+
+def _build_file(model: Path, folder: Path, request: BuildRequest) -> BuildResult:
+    source = read_onnx(model)
     if source.precision not in ("fp32", "none"):
         raise InputError(
             f"{source.path.name} is {source.layers.describe()}, expected fp32: every variant is made of it"
         )
+    options = request.options
     name = _backend_name(options)
     runtime = load_backend(name, {**options.backend_options()})
-    folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    recipes = recipes_for(runtime, precisions, typing=options.typing, calibrator=options.calibrator)
-    calibration, samples, warnings = find_samples(
-        source,
-        Path(data) if data else None,
-        Path(labels) if labels else None,
-        options.samples,
-        calibrate=any(recipe.precision == "int8" for recipe in recipes),
-    )
+    recipes = recipes_for(runtime, request.precisions, typing=options.typing, calibrator=options.calibrator)
+    int8 = any(recipe.precision == "int8" for recipe in recipes)
+    calibration, samples, warnings = find_samples(source, request.data, request.labels, options.samples, calibrate=int8)
     save_samples(calibration, folder / ".calibration.npz")
     try:
-        variants = [_build_one(source, recipe, folder, name, options, calibration, progress) for recipe in recipes]
+        variants = []
+        for index, recipe in enumerate(recipes):
+            request.tell(f"build {recipe.name}", index, len(recipes))
+            variants.append(_build_one(source, recipe, folder, name, calibration, request))
     finally:
         (folder / ".calibration.npz").unlink(missing_ok=True)
-    variants = _run_all(source, variants, samples, options, progress)
-    result = BuildResult(
-        model=source,
+
+    def reference() -> Session:
+        return open_onnx(source, options={"graph_optimization": "disabled"})
+
+    return BuildResult(
+        model={"name": source.path.name, "sha256": source.sha256, "opset": source.opset},
         backend=name,
         platform=runtime.platform(),
-        variants=tuple(variants),
+        variants=tuple(run_all(reference, variants, samples, request)),
         samples=f"{len(samples)} of {samples.source}",
         warnings=tuple(warnings),
     )
-    write_whole(folder / RESULT, json.dumps(result.to_json(), indent=2) + "\n")
-    return result
 
 
 def _backend_name(options: BuildOptions) -> str:
@@ -245,13 +287,7 @@ def _backend_name(options: BuildOptions) -> str:
 
 
 def _build_one(
-    source: OnnxModel,
-    recipe: Recipe,
-    folder: Path,
-    backend: str,
-    options: BuildOptions,
-    samples: Samples,
-    progress: Progress | None,
+    source: OnnxModel, recipe: Recipe, folder: Path, backend: str, samples: Samples, request: BuildRequest
 ) -> Variant:
     """An engine, or the reason why there is none: one that cannot be built must not stop the others."""
     if recipe.refused:
@@ -262,7 +298,7 @@ def _build_one(
         runtime = load_backend(
             backend,
             {
-                **options.backend_options(),
+                **request.options.backend_options(),
                 **recipe.backend_options(),
                 "calibration": str(folder / ".calibration.npz"),
                 "name": f"{source.path.stem}_{recipe.name}",
@@ -270,7 +306,7 @@ def _build_one(
         )
         plan = folder / f"{source.path.stem}_{recipe.name}.plan"
         before = plan.stat().st_mtime_ns if plan.is_file() else None
-        engine = _compile(runtime, model, folder, recipe.name, progress)
+        engine = _compile(runtime, model, folder, recipe.name, request.progress)
     except (BuildError, InputError) as error:
         return Variant(recipe=recipe, failed=str(error))
     notes = [] if engine.precision == recipe.precision else [_not_as_asked(recipe, engine)]
@@ -293,16 +329,15 @@ def _not_as_asked(recipe: Recipe, engine: Engine) -> str:
     return f"asked for {recipe.precision}, got {engine.layers.describe()}: read from the engine"
 
 
-def _run_all(
-    source: OnnxModel, variants: list[Variant], samples: Samples, options: BuildOptions, progress: Progress | None
+def run_all(
+    reference: Callable[[], Session], variants: list[Variant], samples: Samples, request: BuildRequest
 ) -> list[Variant]:
     """Verify and measure those that can run here; the others stay as they are, with the reason."""
-    runner = Runner(source, samples, progress)
-    with runner:
+    with Runner(reference, samples, request.progress) as runner:
         for variant in variants:
             if variant.engine is not None:
                 runner.open(variant.recipe.name, variant.engine)
-        if options.measure:
+        if request.options.measure:
             runner.measure()
         return [
             replace(

@@ -11,8 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from redline.backends import open_engine
-from redline.commands.sessions import open_onnx
-from redline.core.artifact import Engine, OnnxModel
+from redline.core.artifact import Engine
 from redline.core.errors import RedlineError
 from redline.core.samples import Samples
 from redline.core.session import Session, SupportsDeviceTiming, SupportsProfiles
@@ -69,11 +68,18 @@ class Latency:
 class Runner:
     """Holds the engines' sessions while they take turns."""
 
-    def __init__(self, source: OnnxModel, samples: Samples, progress: Progress | None) -> None:
+    def __init__(self, reference: Callable[[], Session], samples: Samples, progress: Progress | None) -> None:
+        """Prepare it.
+
+        Args:
+            reference: Opens the FP32 model that the engines have to agree with; called when the first engine runs.
+            samples: What they are verified and measured on.
+            progress: Called with what is being done, steps done, steps in all.
+        """
         self.agreements: dict[str, Agreement] = {}
         self.latencies: dict[str, list[Latency]] = {}
         self.notes: dict[str, tuple[str, ...]] = {}
-        self._source, self._samples, self._progress = source, samples, progress
+        self._reference, self._samples, self._progress = reference, samples, progress
         self._sessions: dict[str, Session] = {}
         self._right: dict[str, Array] | None = None
 
@@ -87,7 +93,7 @@ class Runner:
             session.close()
 
     def open(self, name: str, engine: Engine) -> None:
-        """Load an engine and compare its answers with the FP32 model's in ONNX Runtime; a failure is a note."""
+        """Load an engine and compare its answers with the FP32 model's; a failure is a note."""
         try:
             session = open_engine(str(engine.path))
         except RedlineError as error:
@@ -96,7 +102,7 @@ class Runner:
         self._sessions[name] = session
         self._tell(f"verify {name}", 0, 1)
         if self._right is None:
-            reference = open_onnx(self._source, options={"graph_optimization": "disabled"})
+            reference = self._reference()
             self._right = outputs_of(reference, self._samples, 8)
             reference.close()
         try:

@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from redline.core.artifact import Engine, Step
+from redline.core.artifact import Engine, OnnxModel, Step
 from redline.core.errors import (
     ArtifactError,
     EngineMismatchError,
@@ -34,6 +34,40 @@ from redline.networks.torch_tensorrt_plan import FrontEnd, TrtPrecision, plan_co
 
 BACKEND = "torch-tensorrt"
 _MUST_MATCH = ("torch_tensorrt", "tensorrt", "torch", "cuda", "gpu", "compute_capability")
+
+
+def create(options: Mapping[str, Any]) -> TorchTensorRt:
+    """The backend (the table calls this); an engine's options say how it was compiled, not how to load it."""
+    return TorchTensorRt(dict(options))
+
+
+class TorchTensorRt:
+    """Loads what :func:`compile_torch_tensorrt` saved; it compiles PyTorch models and no files."""
+
+    name = BACKEND
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+    def platform(self) -> dict[str, str]:
+        """Versions, and the GPU."""
+        device = torch.device("cuda")
+        return _platform(_library(device), device)
+
+    def compile(self, model: OnnxModel, directory: Path) -> Engine:
+        """Refuse: there is no way from a file back to a PyTorch module."""
+        raise UnsupportedError(
+            f"Torch-TensorRT compiles PyTorch models, got {model.path.name} for {directory.name}; type: "
+            "redline build MODEL --backend torch-tensorrt"
+        )
+
+    def load(self, engine: Engine) -> CudaSession:
+        """Open a saved program.
+
+        Raises:
+            EngineMismatchError: it was made for another machine, or by other versions.
+        """
+        return open_saved(engine.path)
 
 
 def open_torch_tensorrt(

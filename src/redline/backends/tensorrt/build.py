@@ -71,10 +71,7 @@ def build_plan(
     started = perf_counter()
     precision, strong = resolve(library, model, options)
     library.told.clear()
-    module = library.module
-    builder = module.Builder(library.logger)
-    if builder is None:  # pragma: no cover
-        raise UnsupportedError(library.told.reason("TensorRT made no builder"))
+    builder = library.builder_for(options.device)
     network = builder.create_network(library.network_flags(strong=strong))
     parse(library, model, network)
     config = builder.create_builder_config()

@@ -62,6 +62,7 @@ class Library:
         self.version: str = module.__version__
         self.told = Told()
         self.logger = _make_logger(module, self.told)
+        self._builders: dict[int, Any] = {}
 
     @property
     def title(self) -> str:
@@ -94,6 +95,12 @@ class Library:
         if strong and self.weak_typing:
             value |= 1 << int(flags.STRONGLY_TYPED)
         return value
+
+    def builder_for(self, device: int) -> Any:
+        """The builder of this process for a GPU: making one loads every kernel there is to choose from."""
+        if device not in self._builders:
+            self._builders[device] = self.module.Builder(self.logger)
+        return self._builders[device]
 
     def create_context(self, engine: Any) -> Any:
         """An execution context that is given its memory by :meth:`set_memory`."""

@@ -18,6 +18,7 @@ from redline.core.session import Phases
 from redline.core.tensor import Array, Signature
 
 _LANES = 3
+_MOST_SHAPES = 16
 
 
 class EngineSession:
@@ -166,6 +167,8 @@ class EngineSession:
         if key not in self._on_device:
             profile = loaded.profile_for(shapes) if loaded.profiles else 0
             self._on_device[key] = loaded.context(profile, shapes, self._shared.scratch, lane.stream)
+            if len(self._on_device) > _MOST_SHAPES:
+                self._on_device.pop(next(iter(self._on_device)))
         return self._on_device[key]
 
     @property
