@@ -17,6 +17,7 @@ from redline.backends import BACKENDS, load_backend, open_engine, why_not
 from redline.core.artifact import Argument, Engine
 from redline.core.errors import (
     BuildError,
+    DeviceError,
     EngineMismatchError,
     InputError,
     MissingDependencyError,
@@ -52,7 +53,7 @@ def options(backend: str) -> dict[str, Argument]:
 def compiled(backend: str, path: Path, folder: Path) -> Engine:
     try:
         return load_backend(backend, options(backend)).compile(read_onnx(path), folder)
-    except UnsupportedError:
+    except (UnsupportedError, DeviceError):
         if (reason := reason_against(backend)) is None:
             raise
         pytest.skip(reason)

@@ -10,7 +10,7 @@ import warnings
 
 import typer
 
-from redline.core.errors import MissingDependencyError, RedlineError
+from redline.core.errors import DeviceError, MissingDependencyError, RedlineError
 
 #: Packages that a command may import, with the extra that brings each.
 _EXTRAS = {
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = build_app()(words, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = EXIT_INTERRUPTED
-    except MissingDependencyError as error:
+    except (MissingDependencyError, DeviceError) as error:
         return _fail(str(error), EXIT_MISSING, debug=debug)
     except RedlineError as error:
         return _fail(str(error), EXIT_INPUT, debug=debug)

@@ -17,7 +17,7 @@ RedlineError
 └── MissingDependencyError (ImportError)  an optional package is not installed
 
 Catch :class:`RedlineError` for all of them. The command line prints one as a single line and maps it to
-an exit code: ``MissingDependencyError`` is 3, every other one 2.
+an exit code: ``MissingDependencyError`` and ``DeviceError`` are 3, every other one 2.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from redline.backends.tensorrt.options import TensorRtOptions
 from redline.backends.tensorrt.pool import SessionPool
 from redline.backends.tensorrt.session import EngineSession
 from redline.core.artifact import Engine, OnnxModel, Step
-from redline.core.errors import EngineMismatchError, UnsupportedError
+from redline.core.errors import DeviceError, EngineMismatchError, UnsupportedError
 from redline.core.files import sha256_of, write_whole
 
 
@@ -61,7 +61,7 @@ class TensorRt:
         if device_count() > self.options.device:
             use_device(self.options.device)
         elif self.name == "tensorrt":
-            raise UnsupportedError(
+            raise DeviceError(
                 f"{self.library.title} builds on the GPU that it builds for, and there is none here; "
                 "the backend tensorrt-rtx builds without one: --target sm89"
             )
