@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-_RESULTS = os.environ.get("REDLINE_GPU_RESULTS")
+# Where tests run in several processes, the one that hands them out is told every outcome.
+_RESULTS = "" if "PYTEST_XDIST_WORKER" in os.environ else os.environ.get("REDLINE_GPU_RESULTS")
 _PACKAGES = ("redline", "tensorrt", "tensorrt-bindings", "torch", "torch-tensorrt", "onnxruntime", "onnxruntime-gpu")
 
 

@@ -49,11 +49,6 @@ def use_device(index: int) -> None:
     check(runtime.cudaSetDevice(index))
 
 
-def synchronize() -> None:
-    """Wait for everything on the current GPU."""
-    check(runtime.cudaDeviceSynchronize())
-
-
 def is_page_locked(array: Array) -> bool:
     """Whether the GPU can copy from this array by itself, without a staging copy."""
     code, attributes = runtime.cudaPointerGetAttributes(array.ctypes.data)
@@ -195,10 +190,6 @@ class Event:
     def record(self, stream: Stream) -> None:
         """Let it be this moment of the stream."""
         check(runtime.cudaEventRecord(self.handle, stream.handle))
-
-    def record_on(self, stream_handle: int) -> None:
-        """Let it be this moment of another library's stream."""
-        check(runtime.cudaEventRecord(self.handle, stream_handle))
 
     def hold_back(self, stream_handle: int) -> None:
         """Let another library's stream wait for it."""

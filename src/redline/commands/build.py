@@ -258,7 +258,8 @@ def _build_file(model: Path, folder: Path, request: BuildRequest) -> BuildResult
     recipes = recipes_for(runtime, request.precisions, typing=options.typing, calibrator=options.calibrator)
     int8 = any(recipe.precision == "int8" for recipe in recipes)
     calibration, samples, warnings = find_samples(source, request.data, request.labels, options.samples, calibrate=int8)
-    save_samples(calibration, folder / ".calibration.npz")
+    if int8:
+        save_samples(calibration, folder / ".calibration.npz")
     try:
         variants = []
         for index, recipe in enumerate(recipes):
@@ -306,7 +307,7 @@ def _build_one(
         )
         plan = folder / f"{source.path.stem}_{recipe.name}.plan"
         before = plan.stat().st_mtime_ns if plan.is_file() else None
-        engine = _compile(runtime, model, folder, recipe.name, request.progress)
+        engine = _compile(runtime, model, folder, recipe.name, request)
     except (BuildError, InputError) as error:
         return Variant(recipe=recipe, failed=str(error))
     notes = [] if engine.precision == recipe.precision else [_not_as_asked(recipe, engine)]
@@ -315,12 +316,12 @@ def _build_one(
     return Variant(recipe=recipe, engine=engine, build_s=perf_counter() - started, notes=tuple(notes))
 
 
-def _compile(runtime: Backend, model: OnnxModel, folder: Path, name: str, progress: Progress | None) -> Engine:
-    if progress is None:
+def _compile(runtime: Backend, model: OnnxModel, folder: Path, name: str, request: BuildRequest) -> Engine:
+    if request.progress is None:
         return runtime.compile(model, folder)
 
     def report(phase: str, done: int, total: int) -> None:
-        progress(f"build {name}: {phase}", done, total)
+        request.tell(f"build {name}: {phase}", done, total)
 
     return cast("Any", runtime).compile(model, folder, progress=report)  # type: ignore[no-any-return]
 
@@ -344,7 +345,6 @@ def run_all(
                 variant,
                 agreement=runner.agreements.get(variant.recipe.name),
                 latencies=tuple(runner.latencies.get(variant.recipe.name, ())),
-                failed=variant.failed,
                 notes=(*variant.notes, *runner.notes.get(variant.recipe.name, ())),
             )
             for variant in variants

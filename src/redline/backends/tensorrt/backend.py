@@ -125,24 +125,16 @@ class TensorRt:
 
     def load(self, engine: Engine) -> EngineSession:
         """Load an engine that was built for this GPU and this TensorRT."""
-        return EngineSession(
-            self._loaded(engine), engine.signature, record=self.options.cuda_graph, device=self.options.device
-        )
+        return self._session(self._loaded(engine), engine, owner=True)
 
     def load_pool(self, engine: Engine, size: int) -> SessionPool:
         """Load an engine once, for ``size`` callers at a time."""
         loaded = self._loaded(engine)
-        return SessionPool(
-            loaded,
-            lambda: EngineSession(
-                loaded,
-                engine.signature,
-                record=self.options.cuda_graph,
-                device=self.options.device,
-                owner=False,
-            ),
-            size,
-        )
+        return SessionPool(loaded, lambda: self._session(loaded, engine, owner=False), size)
+
+    def _session(self, loaded: LoadedEngine, engine: Engine, *, owner: bool) -> EngineSession:
+        options = self.options
+        return EngineSession(loaded, engine.signature, record=options.cuda_graph, device=options.device, owner=owner)
 
     def _loaded(self, engine: Engine) -> LoadedEngine:
         self._check(engine)

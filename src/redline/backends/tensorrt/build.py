@@ -126,11 +126,11 @@ def resolve(library: Library, model: OnnxModel, options: TensorRtOptions) -> tup
         )
     graph = _graph_precision(model)
     wanted = graph if options.precision == "auto" else options.precision
-    modes = {"fp16": "fp16"}
-    if strong and wanted not in (graph, "tf32") and not (wanted == "fp32" and graph == "none"):
+    if strong and wanted not in (graph, "tf32"):
+        mode = "fp16" if wanted == "fp16" else "static"
         raise InputError(
             f"{model.path.name} is {graph} and strong typing follows the graph, got precision {wanted}; convert it "
-            f"first: redline quantize {model.path.name} --for tensorrt --mode {modes.get(wanted, 'static')}"
+            f"first: redline quantize {model.path.name} --for tensorrt --mode {mode}"
         )
     return wanted, strong
 
