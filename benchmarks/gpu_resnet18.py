@@ -85,12 +85,11 @@ def main() -> int:
         "matrix_rates": call_in_fresh_process(mine("gpu_sessions:matrix_rates", {}), timeout_s=300),
         "macs": count_macs(read_onnx(args.model)).total,
         "rows": [],
-        "streams": {},
     }
 
     def keep() -> None:
         add_shares(document["rows"], document["macs"], document["matrix_rates"])
-        document["claims"] = claims(document["rows"], document["streams"])
+        document["claims"] = claims(document["rows"])
         if args.out:
             write_whole(args.out, json.dumps(document, indent=1) + "\n")
             write_whole(args.out.with_suffix(".md"), markdown(document))
@@ -106,12 +105,9 @@ def main() -> int:
         ]
         field = Field([entry for entry in entries if entry.name not in args.skip])
         try:
-            for index, batch in enumerate(sorted(args.batches, reverse=True)):
+            for batch in sorted(args.batches, reverse=True):
                 document["rows"] += field.measure(batch, samples, right, args.rounds)
                 keep()
-                for name in ("fp16", "int8") if index == 0 else ():
-                    document["streams"][name] = overlap(plans, name, args.tensorrt_python, batch)
-                    keep()
         finally:
             field.close()
     print(markdown(document))
@@ -260,14 +256,6 @@ def times(device: list[list[float]], whole: list[list[float]], eager: list[list[
     return found
 
 
-def overlap(plans: Path, name: str, interpreter: str, batch: int) -> dict[str, Any]:
-    arguments = {"path": str(next(plans.glob(f"*_{name}.plan"))), "batch": batch, "count": 300, "repeats": 5}
-    found: dict[str, Any] = call_in_fresh_process(
-        mine("gpu_sessions:overlapped", arguments, interpreter), timeout_s=300
-    )
-    return found
-
-
 def add_shares(rows: list[dict[str, Any]], macs: int, rates: Mapping[str, float]) -> None:
     """How much of what one large matrix product reaches in the same type."""
     for row in rows:
@@ -276,7 +264,7 @@ def add_shares(rows: list[dict[str, Any]], macs: int, rates: Mapping[str, float]
             row["share_of_matrix_rate"] = 2 * macs * row["batch"] / (row["device_ms"] / 1e3) / rate
 
 
-def claims(rows: list[dict[str, Any]], streams: Mapping[str, Any]) -> list[dict[str, Any]]:
+def claims(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     def row(name: str, batch: int = 64) -> dict[str, Any]:
         return next((r for r in rows if r["name"] == name and r["batch"] == batch and "failed" not in r), {})
 
@@ -295,13 +283,6 @@ def claims(rows: list[dict[str, Any]], streams: Mapping[str, Any]) -> list[dict[
                 found.append(
                     claim(f"batch {batch}: {name}, our device time over a bare enqueue loop", ratio, most=1.02)
                 )
-    for name, one in streams.items():
-        share = one["of_the_slower"]["stream_pinned"]
-        found.append(
-            claim(
-                f"batch {one['batch']}: {name}, overlapped stream, of the slower of bus and compute", share, least=0.95
-            )
-        )
     found += [
         claim(f"{name}: relative error", row(name).get("relative_error", float("inf")), most=most)
         for name, most in (("tensorrt-fp32", 1e-4), ("tensorrt-fp16", 5e-3))
@@ -376,17 +357,7 @@ def markdown(document: Mapping[str, Any]) -> str:
             f"| {r['name']} | {r['precision']} | failed: {r['failed']} | | | | | | |" for r in rows if "failed" in r
         ]
         lines.append("")
-    lines += ["## Overlapped", ""]
-    for name, one in document["streams"].items():
-        seconds = one["seconds"]
-        lines.append(
-            f"- {name}, batch {one['batch']}: bus {seconds['bus'] * 1e3:.3f} ms ({one['bus_gb_per_s']:.1f} GB/s), "
-            f"compute {seconds['compute'] * 1e3:.3f} ms, "
-            f"stream from page-locked arrays {seconds['stream_pinned'] * 1e3:.3f} ms "
-            f"({one['of_the_slower']['stream_pinned']:.1%} of the slower), from ordinary arrays "
-            f"{seconds['stream_pageable'] * 1e3:.3f} ms, one call at a time {seconds['one'] * 1e3:.3f} ms."
-        )
-    lines += ["", "## Wanted and measured", "", "| claim | wanted | measured | holds |", "|---|---:|---:|---|"]
+    lines += ["## Wanted and measured", "", "| claim | wanted | measured | holds |", "|---|---:|---:|---|"]
     lines += [
         f"| {c['claim']} | {c['wanted']} | {c['measured']:.4g} | {'yes' if c['holds'] else 'no'} |"
         for c in document["claims"]

@@ -1,4 +1,4 @@
-"""What ``gpu_resnet18.py`` runs in processes of their own: a bare loop, the overlapped stream, the chip's limits."""
+"""What ``gpu_resnet18.py`` runs in processes of their own: a bare loop, ONNX Runtime, the chip's limits."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 
-from redline.backends import load_backend, open_engine
+from redline.backends import load_backend
 from redline.core.artifact import Engine
 from redline.core.tensor import Array, Signature
 
@@ -80,60 +79,6 @@ def open_onnxruntime_cuda(model: str, folder: str, precision: str) -> Any:
         source = to_half(source, Path(folder) / "half.onnx")
     backend = load_backend("onnxruntime-cuda", {"tf32": precision == "tf32"})
     return backend.load(backend.compile(source, Path(folder)))
-
-
-def overlapped(path: str, batch: int, count: int, repeats: int) -> dict[str, Any]:
-    """Seconds a batch, host arrays in to host arrays out, beside what the bus and the engine need alone.
-
-    The three take turns, so that the clocks of the chip are the same for all.
-    """
-    from redline.backends.cuda import Event, Stream
-
-    session: Any = open_engine(path)
-    rng = np.random.default_rng(0)
-    pinned = [session.allocate_inputs(batch) for _ in range(4)]
-    for feed in pinned:
-        for array in feed.values():
-            array[...] = rng.standard_normal(array.shape).astype(array.dtype)
-    plain = [{name: array.copy() for name, array in feed.items()} for feed in pinned]
-    size = sum(array.nbytes for array in pinned[0].values())
-    lane = session._lanes[0]
-    session.warm(pinned[0])
-    found: dict[str, list[float]] = {"bus": [], "compute": [], "stream_pinned": [], "stream_pageable": [], "one": []}
-    name, array = next(iter(pinned[0].items()))
-    for _ in range(repeats):
-        marks = [Event(timed=True) for _ in range(21)]
-        stream: Stream = lane.stream
-        marks[0].record(stream)
-        for mark in marks[1:]:
-            stream.upload(lane._device.pointer, array.ctypes.data, array.nbytes)
-            mark.record(stream)
-        stream.synchronize()
-        found["bus"].append(median(after.seconds_since(before) for before, after in pairwise(marks)))
-        found["compute"].append(median(session.device_times(pinned[0], 20)))
-        for key, feeds in (("stream_pinned", pinned), ("stream_pageable", plain)):
-            before = perf_counter()
-            for _ in session.stream(feeds[index % 4] for index in range(count)):
-                pass
-            found[key].append((perf_counter() - before) / count)
-        before = perf_counter()
-        for index in range(20):
-            session(plain[index % 4])
-        found["one"].append((perf_counter() - before) / 20)
-    session.close()
-    medians = {key: median(values) for key, values in found.items()}
-    slower = max(medians["bus"], medians["compute"])
-    return {
-        "batch": batch,
-        "input": name,
-        "input_bytes": size,
-        "batches_streamed": count,
-        "repeats": repeats,
-        "seconds": medians,
-        "samples_s": found,
-        "bus_gb_per_s": size / medians["bus"] / 1e9,
-        "of_the_slower": {key: slower / medians[key] for key in ("stream_pinned", "stream_pageable", "one")},
-    }
 
 
 def matrix_rates(size: int = 8192) -> dict[str, float]:

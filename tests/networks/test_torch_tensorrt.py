@@ -342,7 +342,7 @@ def test_what_tensorrt_cannot_take_is_a_build_error(tmp_path: Path) -> None:
     factory = tmp_path / "user.py"
     factory.write_text(
         "import torch\nfrom torch import nn\n"
-        "class Unique(nn.Module):\n    def forward(x):\n        return torch.unique(x)\n"
+        "class Unique(nn.Module):\n    def forward(self, x):\n        return torch.unique(x)\n"
         "def make():\n    return Unique(), torch.rand(2, 3)\n"
     )
     with pytest.raises(BuildError):

@@ -191,6 +191,10 @@ class Event:
         """Let it be this moment of the stream."""
         check(runtime.cudaEventRecord(self.handle, stream.handle))
 
+    def synchronize(self) -> None:
+        """Wait until it has happened."""
+        check(runtime.cudaEventSynchronize(self.handle))
+
     def hold_back(self, stream_handle: int) -> None:
         """Let another library's stream wait for it."""
         check(runtime.cudaStreamWaitEvent(stream_handle, self.handle, 0))

@@ -89,6 +89,8 @@ def tensorrt_version() -> str:
         UnsupportedError: its library is not here.
     """
     preload()
+    if not _library_of(TENSORRT).is_file():
+        raise UnsupportedError(f"{TITLES[TENSORRT]} cannot be used: {_not_loaded(TENSORRT)}")
     try:
         library = ctypes.CDLL(f"libnvinfer.so.{wanted_tensorrt()}")
     except OSError as error:

@@ -131,7 +131,6 @@ class Engine:
         """Write the sidecar beside the engine and return its path."""
         value = {
             "format": 1,
-            "file": self.path.name,
             "sha256": self.sha256,
             "backend": self.backend,
             "signature": self.signature.to_json(),
@@ -155,7 +154,7 @@ class Engine:
         try:
             value = json.loads(sidecar.read_text())
             return cls(
-                path=sidecar.with_name(value["file"]),
+                path=sidecar.with_name(sidecar.name.removesuffix(".engine.json")),
                 sha256=value["sha256"],
                 backend=value["backend"],
                 signature=Signature.from_json(value["signature"]),

@@ -25,6 +25,10 @@ _NUMPY = {
     "BOOL": "bool",
     "UINT8": "uint8",
 }
+_BY_VALUES = (
+    "depends on the values of the inputs (a NonZero or NMS in the graph), which engine sessions do not handle; cut it "
+    "off before the export"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +86,15 @@ class LoadedEngine:
         return Tensor(
             name=name,
             is_input=engine.get_tensor_mode(name) == module.TensorIOMode.INPUT,
-            shape=tuple(engine.get_tensor_shape(name)),
+            shape=self._shape(name, engine.get_tensor_shape(name)),
             dtype=np.dtype(dtype),
         )
+
+    def _shape(self, name: str, told: Any) -> Shape:
+        try:
+            return tuple(told)
+        except ValueError as error:  # TensorRT 8.6 gives a shape of -1 dimensions where a size is not known before
+            raise UnsupportedError(f"{self.name}: the shape of {name} {_BY_VALUES}") from error
 
     def _profile(self, index: int) -> dict[str, Range]:
         found = {}
@@ -142,13 +152,12 @@ class LoadedEngine:
         Raises:
             UnsupportedError: an output's size depends on the values of the inputs.
         """
-        shapes = {tensor.name: tuple(context.get_tensor_shape(tensor.name)) for tensor in self.outputs}
+        shapes = {
+            tensor.name: self._shape(tensor.name, context.get_tensor_shape(tensor.name)) for tensor in self.outputs
+        }
         for name, shape in shapes.items():
             if any(size < 0 for size in shape):
-                raise UnsupportedError(
-                    f"{self.name}: the shape of {name}, {shape}, depends on the values of the inputs (a NonZero or NMS "
-                    "in the graph), which engine sessions do not handle; cut it off before the export"
-                )
+                raise UnsupportedError(f"{self.name}: the shape of {name}, {shape}, {_BY_VALUES}")
         return shapes
 
     def capacities(self, scratch: DeviceMemory, stream: Stream) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""One way through an engine: buffers allocated once, a stream, and recorded work for each shape."""
+"""One way through an engine: buffers allocated once, and recorded work for each shape."""
 
 from __future__ import annotations
 
@@ -47,14 +47,47 @@ class Plan:
     runs: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """The streams of a call: one for all of it, or one for each part so that parts of different calls overlap.
+
+    With a stream for each part, calls copy in turn: two copies at once would share the bus, and both come late.
+    """
+
+    upload: Stream
+    compute: Stream
+    download: Stream
+
+    @classmethod
+    def one(cls) -> Lines:
+        """All in one stream: the least delay for a call alone."""
+        stream = Stream()
+        return cls(stream, stream, stream)
+
+    @classmethod
+    def three(cls) -> Lines:
+        """A stream for each part: the most calls in a second."""
+        return cls(Stream(), Stream(), Stream())
+
+    def synchronize(self) -> None:
+        """Wait until everything in them is done."""
+        for stream in (self.upload, self.compute, self.download):
+            stream.synchronize()
+
+    def close(self) -> None:
+        """Destroy them; again does nothing."""
+        for stream in (self.upload, self.compute, self.download):
+            stream.close()
+
+
 class Shared:
     """What the lanes of a session share: the engine, the activations' memory, whose turn it is to compute."""
 
     def __init__(self, loaded: LoadedEngine, signature: Signature, *, record: bool) -> None:
         self.loaded, self.signature, self.record = loaded, signature, record
-        self.stream = Stream()
+        self.alone, self.overlapped = Lines.one(), Lines.three()
         self.scratch = DeviceMemory(loaded.scratch_size)
-        self.sizes = loaded.capacities(self.scratch, self.stream)
+        self.sizes = loaded.capacities(self.scratch, self.alone.compute)
         self.computed: Event | None = None
         self.copiers: ThreadPoolExecutor | None = None
 
@@ -87,21 +120,34 @@ class Shared:
         """Free what is shared, the engine excepted."""
         if self.copiers is not None:
             self.copiers.shutdown()
+        self.alone.close()
+        self.overlapped.close()
         self.scratch.close()
-        self.stream.close()
 
 
 class Lane:
-    """Runs one call at a time; several lanes overlap their copies with each other's computing."""
+    """The buffers of one call at a time; several lanes overlap their copies with each other's computing."""
 
     def __init__(self, shared: Shared, regions: Mapping[str, Region], size: int) -> None:
         self._shared, self._regions = shared, regions
-        self.stream = Stream()
         self._device = DeviceMemory(size)
         self._host = PinnedMemory(size)
         self._plans: OrderedDict[Shapes, Plan] = OrderedDict()
-        self._done = Event()
+        self._uploaded, self._computed, self._downloaded = Event(), Event(), Event()
         self._held: list[Array] = []
+
+    def begin(self, inputs: Mapping[str, Array], lines: Lines) -> Plan:
+        """Upload, compute and download, each in its stream; :meth:`collect` waits for the answer."""
+        plan = self.plan(inputs)
+        self.upload(plan, inputs, lines.upload)
+        if lines.compute is not lines.upload:
+            self._uploaded.record(lines.upload)
+            lines.compute.wait(self._uploaded)
+        self.compute(plan, lines.compute)
+        if lines.download is not lines.compute:
+            lines.download.wait(self._computed)
+        self.download(plan, lines.download)
+        return plan
 
     def plan(self, inputs: Mapping[str, Array]) -> Plan:
         """What is ready for the shapes of these inputs, made where it is not."""
@@ -118,7 +164,7 @@ class Lane:
     def _make(self, shapes: dict[str, Shape]) -> Plan:
         loaded = self._shared.loaded
         profile = loaded.profile_for(shapes) if loaded.profiles else 0
-        context = loaded.context(profile, shapes, self._shared.scratch, self.stream)
+        context = loaded.context(profile, shapes, self._shared.scratch, self._shared.alone.compute)
         all_shapes = {**shapes, **loaded.output_shapes(context)}
         views = {}
         for tensor in loaded.tensors:
@@ -131,72 +177,73 @@ class Lane:
             outputs={tensor.name: views[tensor.name] for tensor in loaded.outputs},
         )
 
-    def upload(self, plan: Plan, inputs: Mapping[str, Array]) -> None:
+    def upload(self, plan: Plan, inputs: Mapping[str, Array], stream: Stream) -> None:
         """Put the inputs on the GPU: straight from page-locked arrays, others through the staging memory."""
         for name, staging in plan.inputs.items():
             array = inputs[name]
             device = self._device.pointer + self._regions[name].offset
             if self._straight(array, staging):
                 self._held.append(array)
-                self.stream.upload(device, array.ctypes.data, staging.nbytes)
+                stream.upload(device, array.ctypes.data, staging.nbytes)
                 continue
             for part in self._shared.staged(name, staging, array):
-                self.stream.upload(device + part.ctypes.data - staging.ctypes.data, part.ctypes.data, part.nbytes)
+                stream.upload(device + part.ctypes.data - staging.ctypes.data, part.ctypes.data, part.nbytes)
 
     @staticmethod
     def _straight(array: Array, staging: Array) -> bool:
         large = staging.nbytes >= 1 << 16
         return large and array.dtype == staging.dtype and array.flags.c_contiguous and is_page_locked(array)
 
-    def compute(self, plan: Plan) -> None:
+    def compute(self, plan: Plan, stream: Stream) -> None:
         """Run the engine after whoever else uses the activations' memory."""
         shared = self._shared
-        if shared.computed is not None and shared.computed is not self._done:
-            self.stream.wait(shared.computed)
-        self.enqueue(plan)
-        self._done.record(self.stream)
-        shared.computed = self._done
+        if shared.computed is not None and shared.computed is not self._computed:
+            stream.wait(shared.computed)
+        self.enqueue(plan, stream)
+        self._computed.record(stream)
+        shared.computed = self._computed
 
-    def enqueue(self, plan: Plan) -> None:
+    def enqueue(self, plan: Plan, stream: Stream) -> None:
         """Launch the engine's work and nothing else."""
         if plan.runs and plan.recordable and self._shared.record:
             plan.recordable = False
-            plan.graph = self._record(plan)
+            plan.graph = self._record(plan, stream)
         if plan.graph is not None:
-            plan.graph.launch(self.stream)
+            plan.graph.launch(stream)
         else:
-            self._execute(plan)
+            self._execute(plan, stream)
         plan.runs += 1
 
-    def _execute(self, plan: Plan) -> None:
-        if not plan.context.execute_async_v3(self.stream.handle):
+    def _execute(self, plan: Plan, stream: Stream) -> None:
+        if not plan.context.execute_async_v3(stream.handle):
             loaded = self._shared.loaded
             raise DeviceError(f"{loaded.name}: {loaded.library.told.reason('TensorRT could not run it')}")
 
-    def _record(self, plan: Plan) -> Graph | None:
+    def _record(self, plan: Plan, stream: Stream) -> Graph | None:
         """Record the work once: replaying it costs one launch instead of one for each layer.
 
         None where something in the engine cannot be recorded.
         """
-        if not getattr(plan.context, "is_stream_capturable", lambda _: True)(self.stream.handle):
+        if not getattr(plan.context, "is_stream_capturable", lambda _: True)(stream.handle):
             return None
-        self.stream.synchronize()
-        self.stream.begin_capture()
+        stream.synchronize()
+        stream.begin_capture()
         try:
-            self._execute(plan)
-            return self.stream.end_capture()
+            self._execute(plan, stream)
+            return stream.end_capture()
         except DeviceError:
-            self.stream.abandon_capture()
+            stream.abandon_capture()
             return None
 
-    def download(self, plan: Plan) -> None:
+    def download(self, plan: Plan, stream: Stream) -> None:
         """Start copying the outputs into the staging memory."""
         for name, staging in plan.outputs.items():
-            self.stream.download(staging.ctypes.data, self._device.pointer + self._regions[name].offset, staging.nbytes)
+            stream.download(staging.ctypes.data, self._device.pointer + self._regions[name].offset, staging.nbytes)
+        self._downloaded.record(stream)
 
     def collect(self, plan: Plan) -> dict[str, Array]:
         """Wait, and copy the outputs out: they are the caller's to keep."""
-        self.stream.synchronize()
+        self._downloaded.synchronize()
         self._held.clear()
         return {
             spec.name: plan.outputs[spec.name].astype(spec.numpy_dtype)  # astype copies
@@ -204,13 +251,11 @@ class Lane:
         }
 
     def close(self) -> None:
-        """Free everything."""
-        self.stream.synchronize()
-        if self._shared.computed is self._done:
+        """Free everything; nothing may be under way in any stream."""
+        if self._shared.computed is self._computed:
             self._shared.computed = None
         self._plans.clear()
         self._device.close()
-        self.stream.close()
 
 
 def _narrow(name: str, target: Array, source: Array) -> None:

@@ -54,8 +54,7 @@ class EngineSession:
         self.signature.check(inputs)
         with self._in_turn():
             lane = self._lanes[0]
-            plan = _start(lane, inputs)
-            return lane.collect(plan)
+            return lane.collect(lane.begin(inputs, self._shared.alone))
 
     def run_phases(self, inputs: Mapping[str, Array], /) -> tuple[dict[str, Array], Phases]:
         """Run once and say how long the GPU copied and computed, by its own clock.
@@ -64,16 +63,17 @@ class EngineSession:
         """
         self.signature.check(inputs)
         with self._in_turn():
-            lane = self._lanes[0]
+            lane, stream = self._lanes[0], self._shared.alone.compute
             marks = [Event(timed=True) for _ in range(4)]
             plan = lane.plan(inputs)
-            marks[0].record(lane.stream)
-            lane.upload(plan, inputs)
-            marks[1].record(lane.stream)
-            lane.compute(plan)
-            marks[2].record(lane.stream)
-            lane.download(plan)
-            marks[3].record(lane.stream)
+            marks[0].record(stream)
+            lane.upload(plan, inputs, stream)
+            marks[1].record(stream)
+            lane.compute(plan, stream)
+            marks[2].record(stream)
+            lane.download(plan, stream)
+            marks[3].record(stream)
+            stream.synchronize()
             outputs = lane.collect(plan)
             seconds = [after.seconds_since(before) for before, after in pairwise(marks)]
         return outputs, Phases(host_to_device_s=seconds[0], compute_s=seconds[1], device_to_host_s=seconds[2])
@@ -82,16 +82,17 @@ class EngineSession:
         """Seconds that the GPU computes, of ``calls`` calls one behind the other on inputs that lie there already."""
         self.signature.check(inputs)
         with self._in_turn():
-            lane = self._lanes[0]
+            lane, stream = self._lanes[0], self._shared.alone.compute
             plan = lane.plan(inputs)
-            lane.upload(plan, inputs)
+            lane.upload(plan, inputs, stream)
             for _ in range(3):
-                lane.compute(plan)
+                lane.compute(plan, stream)
             marks = [Event(timed=True) for _ in range(calls + 1)]
-            marks[0].record(lane.stream)
+            marks[0].record(stream)
             for mark in marks[1:]:
-                lane.enqueue(plan)
-                mark.record(lane.stream)
+                lane.enqueue(plan, stream)
+                mark.record(stream)
+            lane.download(plan, stream)
             lane.collect(plan)
             return [after.seconds_since(before) for before, after in pairwise(marks)]
 
@@ -112,13 +113,12 @@ class EngineSession:
                         lane, plan = under_way.popleft()
                         yield lane.collect(plan)
                     lane = self._lanes[index % _LANES]
-                    under_way.append((lane, _start(lane, inputs)))
+                    under_way.append((lane, lane.begin(inputs, self._shared.overlapped)))
                 while under_way:
                     lane, plan = under_way.popleft()
                     yield lane.collect(plan)
             finally:
-                for lane, _ in under_way:
-                    lane.stream.synchronize()
+                self._shared.overlapped.synchronize()
 
     def run_on_device(self, inputs: Mapping[str, Any], /) -> dict[str, DeviceTensor]:
         """Run on tensors that lie on the GPU, with no copy; the answers lie there too.
@@ -131,10 +131,8 @@ class EngineSession:
             SignatureError: a name, type or shape does not fit, or a tensor is not on this GPU or not contiguous.
         """
         with self._in_turn():
-            lane = self._lanes[0]
-            views = {
-                name: device_view(name, tensor, lane.stream, self._device_index) for name, tensor in inputs.items()
-            }
+            stream = self._shared.alone.compute
+            views = {name: device_view(name, tensor, stream, self._device_index) for name, tensor in inputs.items()}
             self.signature.check(views)
             loaded = self._shared.loaded
             for tensor in loaded.inputs:
@@ -143,30 +141,30 @@ class EngineSession:
                         f"input {tensor.name!r}: got {views[tensor.name].dtype} on the GPU, expected the engine's own "
                         f"{tensor.dtype}"
                     )
-            context = self._device_context(lane, views)
+            context = self._device_context(views)
             for name, view in views.items():
                 context.set_tensor_address(name, view.pointer)
             shapes = loaded.output_shapes(context)
-            outputs = {t.name: DeviceTensor(shapes[t.name], t.dtype, lane.stream) for t in loaded.outputs}
+            outputs = {t.name: DeviceTensor(shapes[t.name], t.dtype, stream) for t in loaded.outputs}
             for name, answer in outputs.items():
                 context.set_tensor_address(name, answer.pointer)
             if self._shared.computed is not None:
-                lane.stream.wait(self._shared.computed)
-            if not context.execute_async_v3(lane.stream.handle):
+                stream.wait(self._shared.computed)
+            if not context.execute_async_v3(stream.handle):
                 raise DeviceError(f"{loaded.name}: {loaded.library.told.reason('TensorRT could not run it')}")
             self._shared.computed = Event()
-            self._shared.computed.record(lane.stream)
+            self._shared.computed.record(stream)
             for answer in outputs.values():
                 answer.ready()
             return outputs
 
-    def _device_context(self, lane: Lane, views: Mapping[str, Any]) -> Any:
+    def _device_context(self, views: Mapping[str, Any]) -> Any:
         loaded = self._shared.loaded
         shapes = {tensor.name: tuple(views[tensor.name].shape) for tensor in loaded.inputs}
         key = tuple(shapes.values())
         if key not in self._on_device:
             profile = loaded.profile_for(shapes) if loaded.profiles else 0
-            self._on_device[key] = loaded.context(profile, shapes, self._shared.scratch, lane.stream)
+            self._on_device[key] = loaded.context(profile, shapes, self._shared.scratch, self._shared.alone.compute)
             if len(self._on_device) > _MOST_SHAPES:
                 self._on_device.pop(next(iter(self._on_device)))
         return self._on_device[key]
@@ -195,6 +193,8 @@ class EngineSession:
         if self._loaded is None:
             return
         with self._in_turn():
+            self._shared.alone.synchronize()
+            self._shared.overlapped.synchronize()
             self._on_device.clear()
             for lane in self._lanes:
                 lane.close()
@@ -215,11 +215,3 @@ class EngineSession:
             yield
         finally:
             self._turn.release()
-
-
-def _start(lane: Lane, inputs: Mapping[str, Array]) -> Plan:
-    plan = lane.plan(inputs)
-    lane.upload(plan, inputs)
-    lane.compute(plan)
-    lane.download(plan)
-    return plan
