@@ -21,7 +21,7 @@ import numpy as np
 import redline
 from redline.backends import load_backend
 from redline.commands.quantize import QuantizeOptions
-from redline.commands.tune_steps import prepare_samples
+from redline.commands.steps import prepare_samples
 from redline.core.files import write_whole
 from redline.formats.onnx_file import read_onnx
 from redline.measurement.environment import fingerprint, noise_check

@@ -26,7 +26,7 @@ import numpy as np
 from peers.table import PEERS, run_peer
 
 import redline
-from redline.commands.tune_steps import prepare_samples
+from redline.commands.steps import prepare_samples
 from redline.core.artifact import Engine
 from redline.core.errors import WorkerError
 from redline.core.files import write_whole

@@ -82,7 +82,7 @@ def main() -> int:
         "environment": fingerprint().to_json(),
         "versions": versions(args.tensorrt_python),
         "rounds": args.rounds,
-        "matrix_rates": call_in_fresh_process(mine("gpu_sessions:matrix_rates", {}), timeout_s=300),
+        "matrix_rates": matrix_rates(),
         "macs": count_macs(read_onnx(args.model)).total,
         "rows": [],
     }
@@ -117,6 +117,12 @@ def main() -> int:
 def mine(factory: str, arguments: dict[str, Any], interpreter: str = "") -> Source:
     path = f"{HERE}:{ROOT / 'src'}"
     return Source(factory=factory, arguments=arguments, environment={"PYTHONPATH": path}, interpreter=interpreter)
+
+
+def matrix_rates() -> dict[str, float]:
+    """Operations per second of one large matrix product in each type (two for each multiply-add)."""
+    found = call_in_fresh_process(mine("redline.networks.ceilings:gpu_ceilings", {}), timeout_s=300)
+    return {name: rate * 1e9 for name, rate in found["gflops"].items()}
 
 
 def build(model: Path, plans: Path, interpreter: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -79,38 +78,6 @@ def open_onnxruntime_cuda(model: str, folder: str, precision: str) -> Any:
         source = to_half(source, Path(folder) / "half.onnx")
     backend = load_backend("onnxruntime-cuda", {"tf32": precision == "tf32"})
     return backend.load(backend.compile(source, Path(folder)))
-
-
-def matrix_rates(size: int = 8192) -> dict[str, float]:
-    """Operations per second of one large matrix product in each type, on random numbers (two for each multiply-add)."""
-    import torch
-
-    found = {}
-    for name, dtype, tf32 in (
-        ("fp32", torch.float32, False),
-        ("tf32", torch.float32, True),
-        ("fp16", torch.float16, False),
-        ("int8", torch.int8, False),
-    ):
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        if dtype == torch.int8:
-            a = torch.randint(-128, 127, (size, size), dtype=dtype, device="cuda")
-            b = torch.randint(-128, 127, (size, size), dtype=dtype, device="cuda").t()
-            run = torch._int_mm
-        else:
-            a, b = (torch.randn(size, size, dtype=dtype, device="cuda") for _ in range(2))
-            run = torch.mm
-        for _ in range(3):
-            run(a, b)
-        marks = [torch.cuda.Event(enable_timing=True) for _ in range(11)]
-        marks[0].record()
-        for mark in marks[1:]:
-            run(a, b)
-            mark.record()
-        torch.cuda.synchronize()
-        seconds = median(before.elapsed_time(after) / 1e3 for before, after in pairwise(marks))
-        found[name] = 2 * size**3 / seconds
-    return found
 
 
 def torch_versions() -> dict[str, str]:

@@ -23,7 +23,7 @@ from redline.core.errors import InputError, WorkerError
 from redline.core.files import sha256_of
 from redline.measurement.results import read_records
 from redline.tuning.options import TuneOptions
-from redline.tuning.plan import VARIANTS, Variant
+from redline.variants import VARIANTS, Variant
 
 # The random state is left to chance, so that equal answers show that every process has the same weights.
 RANDOM_NET = """
@@ -238,16 +238,19 @@ def test_what_dies_or_cannot_be_built_is_a_row_and_the_run_goes_on(
     (tmp_path / "net.py").write_text(DEADLY_NET)
     # As if it were fp32, so that it is tried on processors without bf16 too.
     dies = Variant(
-        name="dies", title="Dies", runtime="torch", requested="fp32", options={"mode": "eager", "dtype": "bf16"}
+        name="dies",
+        title="Dies",
+        backend="torch",
+        runtime="torch",
+        requested="fp32",
+        options={"mode": "eager", "dtype": "bf16"},
     )
     refused = Variant(
-        name="refused", title="Refused", runtime="onnxruntime", requested="fp32", file="optimized",
-        options={"graph_optimization": "everything"},
+        name="refused", title="Refused", backend="onnxruntime", runtime="onnxruntime", requested="fp32",
+        file="optimized", options={"graph_optimization": "everything"},
     )  # fmt: skip
-    monkeypatch.setattr("redline.tuning.plan.VARIANTS", (*VARIANTS, dies, refused))
-    monkeypatch.setattr(
-        "redline.commands.tune_verify.find_spec", lambda name: None if name == "openvino" else find_spec(name)
-    )
+    monkeypatch.setattr("redline.variants.VARIANTS", (*VARIANTS, dies, refused))
+    monkeypatch.setattr("redline.commands.ways.find_spec", lambda name: None if name == "openvino" else find_spec(name))
     chosen = options("torchscript-fp32", ORT, "openvino-fp32", "dies", "refused", rounds=5)
     result = tune(f"{tmp_path / 'net.py'}:make", tmp_path / "out", data=photos, options=chosen)
     rows = rows_of(result)
@@ -288,9 +291,15 @@ def test_a_reference_that_fails_ends_the_run_with_its_reason(
     tmp_path: Path, no_ceilings: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Variant(
-        name=ORT, title="ORT", runtime="onnxruntime", requested="fp32", file="optimized", options={"nonsense": 1}
+        name=ORT,
+        title="ORT",
+        backend="onnxruntime",
+        runtime="onnxruntime",
+        requested="fp32",
+        file="optimized",
+        options={"nonsense": 1},
     )
-    monkeypatch.setattr("redline.tuning.plan.VARIANTS", (broken,))
+    monkeypatch.setattr("redline.variants.VARIANTS", (broken,))
     model = conv_model(tmp_path / "model.onnx")
     with pytest.raises(WorkerError, match=r"the reference itself \(ORT\) failed to build: .*nonsense"):
         tune(str(model), tmp_path / "out", options=options(ORT))

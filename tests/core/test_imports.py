@@ -12,7 +12,14 @@ HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "nncf", "vl_con
 
 @pytest.mark.parametrize(
     "module",
-    ["redline", "redline.cli", "redline.measurement.worker", "redline.verification.compare", "redline.tuning.plan"],
+    [
+        "redline",
+        "redline.cli",
+        "redline.measurement.worker",
+        "redline.verification.compare",
+        "redline.tuning.plan",
+        "redline.variants",
+    ],
 )
 def test_import_leaves_the_runtimes_alone(module: str) -> None:
     code = f"import sys, {module}; print(sorted(set({HEAVY}) & set(sys.modules)))"

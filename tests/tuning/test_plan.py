@@ -6,13 +6,14 @@ import pytest
 
 from redline.core.errors import InputError
 from redline.tuning.options import TuneOptions
-from redline.tuning.plan import AUTO, AUTO_FILE, BASELINE, FILES, VARIANTS, choose_variants, files_of, with_control
+from redline.tuning.plan import BASELINE, with_control
+from redline.variants import AUTO, AUTO_FILE, FILES, VARIANTS, choose_variants, files_of
 
 
 def test_every_variant_has_its_file_and_a_name_of_its_own() -> None:
     steps = {step.name for step in (*FILES, AUTO_FILE)}
     assert all(variant.file in steps for variant in (*VARIANTS, *AUTO) if variant.file)
-    names = [variant.name for variant in (*VARIANTS, *AUTO)]
+    names = [(variant.device, variant.name) for variant in (*VARIANTS, *AUTO)]
     assert len(set(names)) == len(names)
 
 

@@ -15,7 +15,7 @@ def tune_command(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder to write.")],
     data: Annotated[Path | None, typer.Option(help="Folder of images, or arrays in a .npz.")] = None,
     labels: Annotated[Path | None, typer.Option(help="CSV file with the columns file,label.")] = None,
-    device: Annotated[str, typer.Option(help="cpu; for TensorRT engines see redline build.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, or cuda for an NVIDIA GPU.")] = "cpu",
     batch: Annotated[str, typer.Option(help="Batch sizes, as 1 or 1,8; the first is recommended for.")] = "1",
     objective: Annotated[str, typer.Option(help="latency, throughput, memory or size.")] = "latency",
     max_accuracy_drop: Annotated[float, typer.Option(help="How much accuracy may be lost, 0 to 1.")] = 0.01,
@@ -38,15 +38,11 @@ def tune_command(
     Example: `redline tune resnet18 -o out/`
     """
     import redline
-    from redline.core.errors import InputError, UnsupportedError
     from redline.reporting.table import terminal_table
     from redline.tuning.options import TuneOptions
 
-    if device != "cpu":
-        if device != "cuda":
-            raise InputError(f"device is {device!r}, expected cpu or cuda")
-        raise UnsupportedError("tune runs on CPUs so far; for TensorRT engines, verified and measured: redline build")
     options = TuneOptions(
+        device=device,  # type: ignore[arg-type]
         batches=parse_sizes(batch, "batch"),
         objective=objective,  # type: ignore[arg-type]
         max_accuracy_drop=max_accuracy_drop,

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from redline import __version__
+from redline.commands.steps import describe_onnx, describe_torch, prepare_samples
 from redline.commands.tune_files import make_auto_file, make_files
 from redline.commands.tune_folder import RESULTS, WEIGHTS, held_folder
 from redline.commands.tune_job import Listener, Progress, TuneJob
 from redline.commands.tune_measure import measure_all
 from redline.commands.tune_outputs import write_best, write_reports
-from redline.commands.tune_steps import describe_onnx, describe_torch, prepare_samples
 from redline.commands.tune_verify import Opened, open_variants
+from redline.commands.ways import require_gpu
 from redline.core.errors import InputError, MissingDependencyError, WorkerError
 from redline.core.files import sha256_of
 from redline.core.samples import save_samples
@@ -31,7 +32,8 @@ from redline.measurement.worker import Source, call_in_fresh_process, thread_env
 from redline.tuning.conclusion import conclude
 from redline.tuning.journal import Journal
 from redline.tuning.options import TuneOptions
-from redline.tuning.plan import AUTO, BASELINE, BASELINE_WITHOUT_TORCH, Variant, choose_variants, with_control
+from redline.tuning.plan import BASELINE, BASELINE_WITHOUT_TORCH, with_control
+from redline.variants import AUTO, Variant, choose_variants
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,13 +100,15 @@ class _Place:
 def _job(
     model: str, data: str | Path | None, labels: str | Path | None, options: TuneOptions, place: _Place
 ) -> TuneJob:
+    if options.device == "cuda":
+        require_gpu()
     environment = fingerprint(noise=noise_check())
     threads = options.threads or usable_cores(environment)
     is_onnx = model.lower().endswith(".onnx")
-    variants = tuple(v for v in choose_variants(options.variants) if v.runtime != "torch" or not is_onnx)
+    variants = tuple(v for v in choose_variants(options.variants, options.device) if v.file is not None or not is_onnx)
     baseline = BASELINE_WITHOUT_TORCH if is_onnx else BASELINE
     if baseline not in {variant.name for variant in variants}:
-        variants = (*choose_variants((baseline,)), *variants)
+        variants = (*choose_variants((baseline,), options.device), *variants)
     variants = with_control(variants, baseline)
     progress = Progress(place.listener, _expected_s(options, variants))
     journal = Journal(place.results, place.folder)

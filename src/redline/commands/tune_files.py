@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 from redline.commands.tune_job import TuneJob
+from redline.commands.ways import STEPS, Files, file_source, stem_of
 from redline.core.errors import WorkerError
 from redline.core.files import sha256_of
 from redline.core.samples import load_saved, save_samples
 from redline.measurement.worker import Source, call_in_fresh_process
-from redline.tuning.plan import AUTO, AUTO_FILE, FileStep, files_of
+from redline.variants import AUTO, AUTO_FILE, FileStep, files_of
 
-STEPS = "redline.commands.tune_steps"
 _STEP_S = 6.0
-Files = dict[str, Path]
 
 
 def make_files(job: TuneJob) -> Files:
@@ -57,18 +55,6 @@ def make_auto_file(job: TuneJob, files: Files) -> bool:
     return True
 
 
-def stem_of(model: str) -> str:
-    """A file name for a model's name.
-
-    >>> stem_of("nets/small.py:make"), stem_of("out/model.onnx"), stem_of("torchvision:vgg16")
-    ('small_make', 'model', 'torchvision_vgg16')
-    """
-    name = model.replace("\\", "/").rsplit("/", 1)[-1]
-    for suffix in (".onnx", ".pt2", ".pt", ".pth", ".ts"):
-        name = name.removesuffix(suffix)
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name.replace(".py:", "_")) or "model"
-
-
 def _make(job: TuneJob, step: FileStep, files: Files, failures: dict[str, str]) -> Path:
     name = f"{stem_of(job.model['name'])}{step.suffix}"
     record = job.journal.whole_artifact(name)
@@ -77,49 +63,21 @@ def _make(job: TuneJob, step: FileStep, files: Files, failures: dict[str, str]) 
     if step.parent is not None and step.parent not in files:
         raise WorkerError(f"needs the file of the step that failed ({step.parent}: {failures.get(step.parent)})")
     out = job.folder / "artifacts" / name
-    source = Source(
-        factory=f"{STEPS}:{_FUNCTIONS[step.name]}",
-        arguments=_arguments(job, step, files, out),
-        environment=job.environment,
-    )
+    source = file_source(step, files, out, job.place, **_own_arguments(job, step))
     made = call_in_fresh_process(source, timeout_s=step.timeout_s)
     job.journal.append({**made, "name": name, "path": f"artifacts/{name}"})
     return out
 
 
-_FUNCTIONS = {
-    "exported": "export",
-    "optimized": "optimize",
-    "fp16": "fp16",
-    "int8_dynamic": "int8_dynamic",
-    "int8_static": "int8_static",
-    "int8_auto": "int8_auto",
-    "int8_nncf": "int8_nncf",
-}
-
-
-def _arguments(job: TuneJob, step: FileStep, files: Files, out: Path) -> dict[str, Any]:
-    if step.parent is None:
-        weights = job.model["weights_file"]
-        weights_file = str(job.path(weights)) if weights else None
-        return {"ref": job.model["ref"], "weights_file": weights_file, "out": str(out), "opset": None}
-    common: dict[str, Any] = {"model": str(files[step.parent]), "out": str(out)}
-    samples = str(job.scratch / "calibration.npz")
-    match step.name:
-        case "int8_static":
-            return {**common, "samples": samples, "method": job.options.method}
-        case "int8_nncf":
-            return {**common, "samples": samples}
-        case "int8_auto":
-            return {
-                **common,
-                "calibration": str(job.scratch / "calibration_half.npz"),
-                "verification": str(job.scratch / "selection.npz"),
-                "min_agreement": job.options.min_agreement,
-                "max_accuracy_drop": job.options.max_accuracy_drop,
-            }
-        case _:
-            return common
+def _own_arguments(job: TuneJob, step: FileStep) -> dict[str, str | float]:
+    if step != AUTO_FILE:
+        return {}
+    return {
+        "calibration": str(job.scratch / "calibration_half.npz"),
+        "verification": str(job.scratch / "selection.npz"),
+        "min_agreement": job.options.min_agreement,
+        "max_accuracy_drop": job.options.max_accuracy_drop,
+    }
 
 
 def _record_failure(job: TuneJob, step: FileStep, reason: str) -> None:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redline.commands.ways import Place
 from redline.core.samples import Samples
-from redline.measurement.worker import thread_environment
 from redline.tuning.journal import Journal
 from redline.tuning.options import TuneOptions
-from redline.tuning.plan import Variant
+from redline.variants import Variant
 
 Listener = Callable[[str, float, float], None]
 
@@ -33,9 +33,20 @@ class TuneJob:
     progress: Progress
 
     @property
-    def environment(self) -> dict[str, str]:
-        """Variables of every process that it starts."""
-        return thread_environment(self.threads)
+    def place(self) -> Place:
+        """The model, as what is made of it needs it."""
+        weights = self.model["weights_file"]
+        return Place(
+            name=self.model["name"],
+            ref=self.model["ref"],
+            weights=self.path(weights) if weights else None,
+            signature=self.description["signature"],
+            engines=self.folder / "engines",
+            calibration=self.scratch / "calibration.npz",
+            batches=self.options.batches,
+            threads=self.threads,
+            method=self.options.method,
+        )
 
     def path(self, name: str) -> Path:
         """A path within the folder."""

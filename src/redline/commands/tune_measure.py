@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from redline.commands.tune_files import STEPS
 from redline.commands.tune_job import TuneJob
+from redline.commands.ways import STEPS, measure_gpu
 from redline.core.artifact import Layers
 from redline.core.errors import WorkerError
 from redline.core.tensor import Array
@@ -88,6 +88,10 @@ def _measure_ceilings(job: TuneJob) -> None:
     if job.journal.has("bandwidth"):
         return
     job.progress.say("measure this machine's limits")
+    if job.options.device == "cuda":
+        for record in measure_gpu(job.place.environment):
+            job.journal.append(record)
+        return
     best: dict[str, tuple[float, str]] = {}
     for precision, backend, options in _GEMM_TRIALS:
         if find_spec(backend) is None:
@@ -118,12 +122,14 @@ def _gemm_rate(job: TuneJob, precision: str, backend: str, options: Mapping[str,
                 "options": {**options, "threads": job.threads},
                 "directory": str(job.scratch / f"{backend}_{precision}_{options.get('precision', '')}"),
             },
-            environment=job.environment,
+            environment=job.place.environment,
         ),
         timeout_s=120,
     )
     source = Source(
-        factory="redline.backends:open_engine", arguments={"path": compiled["engine"]}, environment=job.environment
+        factory="redline.backends:open_engine",
+        arguments={"path": compiled["engine"]},
+        environment=job.place.environment,
     )
     with Worker(source) as worker:
         matrix = _matrix(_GEMM_SIZE)

@@ -14,7 +14,7 @@ from redline.core.artifact import Engine
 from redline.core.errors import MissingDependencyError
 from redline.core.files import sha256_of, whole_folder
 from redline.measurement.summary import Row, Study
-from redline.tuning.plan import AUTO
+from redline.variants import AUTO
 
 MANIFEST = "manifest.json"
 

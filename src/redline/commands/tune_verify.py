@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from typing import Any, Self
+from typing import Self
 
-from redline.commands.tune_files import STEPS, Files
 from redline.commands.tune_job import TuneJob
+from redline.commands.ways import Files, open_variant, reason_against
 from redline.core.artifact import Layers
 from redline.core.errors import RedlineError, WorkerError
-from redline.core.host import cpu_info
 from redline.core.tensor import Array
-from redline.measurement.worker import Source, Worker, call_in_fresh_process
-from redline.tuning.plan import Variant
+from redline.measurement.worker import Worker
+from redline.variants import Variant
 from redline.verification.compare import Gate, compare_outputs, outputs_of
 from redline.verification.dependence import dependence
 from redline.verification.tolerance import coarsest
@@ -49,7 +47,7 @@ def open_variants(job: TuneJob, files: Files, variants: tuple[Variant, ...], ope
     """
     for variant in sorted(variants, key=lambda v: v.name != job.baseline):
         job.progress.say(f"verify {variant.title}")
-        reason = _not_here(variant)
+        reason = reason_against(variant)
         if reason:
             _record_variant(job, variant, None, files)
             job.journal.append({"kind": "skipped", "variant": variant.name, "reason": reason})
@@ -78,24 +76,12 @@ def _finished(job: TuneJob, variant: Variant) -> bool:
     return measured and job.journal.has("agreement", variant=variant.name)
 
 
-def _not_here(variant: Variant) -> str | None:
-    packages = {"onnxruntime": "cpu", "openvino": "openvino", "torch": "torch"}
-    if variant.runtime in packages and find_spec(variant.runtime) is None:
-        return f"{variant.runtime} is not installed; type: pip install 'redline[{packages[variant.runtime]}]'"
-    if variant.file == "int8_nncf" and find_spec("nncf") is None:
-        return "nncf is not installed; type: pip install 'redline[openvino]'"
-    if variant.requested == "bf16" and not any("bf16" in flag for flag in cpu_info()[1]):
-        return "this CPU has no bf16 arithmetic"
-    return None
-
-
 def _open(job: TuneJob, variant: Variant, files: Files, opened: Opened) -> None:
     stage = "build"
     try:
-        source, layers = _source(job, variant, files)
+        source, found = open_variant(variant, job.place, files)
         worker = opened.workers[variant.name] = Worker(source)
-        if variant.runtime == "torch":
-            layers = worker.attribute("layers")
+        layers = found or worker.attribute("layers")
         _record_variant(job, variant, layers, files)
         stage = "verify"
         _verify(job, variant, layers, opened)
@@ -106,42 +92,6 @@ def _open(job: TuneJob, variant: Variant, files: Files, opened: Opened) -> None:
         job.journal.append(record)
         if variant.name == job.baseline:
             raise WorkerError(f"the reference itself ({variant.title}) failed to {stage}: {error}") from error
-
-
-def _source(job: TuneJob, variant: Variant, files: Files) -> tuple[Source, Layers]:
-    """How a worker opens the variant; a model file is compiled first, in a process of its own."""
-    if variant.runtime == "torch":
-        weights = job.model["weights_file"]
-        arguments: dict[str, Any] = {
-            "ref": job.model["ref"],
-            "threads": job.threads,
-            "weights_file": str(job.path(weights)) if weights else None,
-            "signature": job.description["signature"],
-            **variant.options,
-        }
-        factory = "redline.networks.eager:open_torch"
-        return Source(factory=factory, arguments=arguments, environment=job.environment), Layers.of({})
-    options = {**variant.options, "threads": job.threads}
-    directory = job.folder / "engines" / variant.name
-    compiled = call_in_fresh_process(
-        Source(
-            factory=f"{STEPS}:compile_engine",
-            arguments={
-                "model": str(files[variant.file or "optimized"]),
-                "backend": variant.runtime,
-                "options": options,
-                "directory": str(directory),
-            },
-            environment=job.environment,
-        ),
-        timeout_s=600,
-    )
-    source = Source(
-        factory="redline.backends:open_engine",
-        arguments={"path": compiled["engine"]},
-        environment=job.environment,
-    )
-    return source, Layers.of(dict(compiled["layers"]))
 
 
 def _record_variant(job: TuneJob, variant: Variant, layers: Layers | None, files: Files) -> None:

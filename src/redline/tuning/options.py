@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from redline.core.errors import InputError
-from redline.tuning.plan import OBJECTIVES, Objective, choose_variants
+from redline.tuning.plan import OBJECTIVES, Objective
+from redline.variants import DEVICES, Device, choose_variants
 
 METHODS = ("minmax", "entropy", "percentile")
 _LONGEST_WINDOW_S = 60.0
@@ -18,6 +19,7 @@ class TuneOptions:
     """Options of :func:`redline.tune`.
 
     Attributes:
+        device: Where the variants run: ``cpu``, or ``cuda`` for an NVIDIA GPU.
         batches: Batch sizes to measure; the recommendation is for the first.
         objective: What the recommendation should be best at.
         max_accuracy_drop: The gate: accuracy against labels may fall by this much, 0 to 1.
@@ -35,6 +37,7 @@ class TuneOptions:
         resume: Go on with an interrupted run in the same folder.
     """
 
+    device: Device = "cpu"
     batches: tuple[int, ...] = (1,)
     objective: Objective = "latency"
     max_accuracy_drop: float = 0.01
@@ -67,7 +70,9 @@ class TuneOptions:
             raise InputError(f"window is {self.window_s} s, expected more than 0 and at most {_LONGEST_WINDOW_S}")
         if self.method not in METHODS:
             raise InputError(f"method is {self.method!r}, expected one of {', '.join(METHODS)}")
-        choose_variants(self.variants)
+        if self.device not in DEVICES:
+            raise InputError(f"device is {self.device!r}, expected one of {', '.join(DEVICES)}")
+        choose_variants(self.variants, self.device)
 
     def settings(self) -> dict[str, Any]:
         """What a resumed run must have in common with the interrupted one."""

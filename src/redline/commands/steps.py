@@ -1,4 +1,4 @@
-"""The steps of a tune, each a function of paths and plain values, so that each can run in a process of its own."""
+"""Steps of a tune and of a grid: functions of paths and plain values, so that each can run in a process of its own."""
 
 from __future__ import annotations
 
@@ -141,6 +141,49 @@ def compile_engine(model: str, backend: str, options: Mapping[str, Argument], di
     from redline.backends import load_backend
 
     engine = load_backend(backend, options).compile(_read(model), Path(directory))
+    return {"engine": str(engine.path), "layers": [list(pair) for pair in engine.layers.counts]}
+
+
+def compile_tensorrt(
+    model: str, backend: str, precision: str, profile: str, calibration: str, directory: str
+) -> dict[str, Any]:
+    """Build a TensorRT engine in the typing that this generation prefers, of a converted file where it needs one."""
+    from redline.backends import load_backend
+    from redline.commands.build_files import prepare_file, recipes_for
+    from redline.core.errors import UnsupportedError
+
+    source, folder = _read(model), Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    recipe = recipes_for(load_backend(backend), (precision,), typing="auto", calibrator="auto")[0]
+    if recipe.refused:
+        raise UnsupportedError(recipe.refused)
+    prepared = prepare_file(source, recipe, folder, load_saved(calibration))
+    options = {**recipe.backend_options(), "profiles": profile, "calibration": calibration}
+    engine = load_backend(backend, options).compile(prepared, folder)
+    return {"engine": str(engine.path), "layers": [list(pair) for pair in engine.layers.counts]}
+
+
+def compile_torch_tensorrt(
+    ref: Mapping[str, Any],
+    weights_file: str | None,
+    signature: Mapping[str, Any],
+    precision: str,
+    batch: Sequence[int],
+    directory: str,
+) -> dict[str, Any]:
+    """Compile with Torch-TensorRT and save what came of it."""
+    from redline.networks import torch_tensorrt
+
+    folder = Path(directory)
+    folder.mkdir(parents=True, exist_ok=True)
+    engine = torch_tensorrt.compile_torch_tensorrt(
+        ref=ref,
+        out=folder / "model.torch-trt",
+        precision=cast("Any", precision),
+        batch=batch,
+        weights_file=weights_file,
+        signature=signature,
+    )
     return {"engine": str(engine.path), "layers": [list(pair) for pair in engine.layers.counts]}
 
 
