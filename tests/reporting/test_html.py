@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +12,11 @@ import pytest
 
 pytest.importorskip("vl_convert")
 
+from tests.reporting.browser import CHROMIUM, chromium, on_a_phone
+
 from redline.measurement.summary import Study, summarize
 from redline.reporting.html import page, write_html
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = "</script><img src=x onerror=\"document.documentElement.dataset.hacked='1'\"><script>alert(1)</script>"
 
 
@@ -131,17 +130,6 @@ def test_the_page_names_nothing_to_fetch(study: Study) -> None:
     assert len(text) < 1_500_000
 
 
-def chromium(folder: Path, target: Path) -> tuple[str, list[str]]:
-    """The document after its scripts ran, and what they wrote to the console."""
-    assert CHROMIUM is not None
-    flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-    flags += " --disable-component-update --disable-sync --enable-logging=stderr --virtual-time-budget=8000 --dump-dom"
-    own = [f"--user-data-dir={folder / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND"]
-    command = [CHROMIUM, *flags.split(), *own, "--window-size=1280,3000", target.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_browser_draws_every_plot_and_asks_for_nothing(hostile: Study, tmp_path: Path) -> None:
@@ -159,23 +147,13 @@ def test_a_browser_draws_every_plot_and_asks_for_nothing(hostile: Study, tmp_pat
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_a_phone_never_scrolls_sideways(study: Study, tmp_path: Path) -> None:
-    # A page of another file cannot be looked into, so the copy tells its width; a policy would forbid it that.
     tell = (
-        "<script>setTimeout(() => { const d = document.documentElement, n = s => document.querySelectorAll(s).length;"
+        "setTimeout(() => { const d = document.documentElement, n = s => document.querySelectorAll(s).length;"
         "document.querySelector('button[value=\"8\"]').click();"
         "setTimeout(() => parent.postMessage([d.clientWidth, d.scrollWidth, n('[data-drawn]')].join(' '), '*'), 2000);"
-        "}, 2000)</script>"
+        "}, 2000)"
     )
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page(study))
-    (tmp_path / "page.html").write_text(text + tell)
-    (tmp_path / "phone.html").write_text(
-        '<p id="told"></p><script>onmessage = e => { document.getElementById("told").textContent = e.data }</script>'
-        '<iframe src="page.html" style="width:390px;height:3000px;border:0"></iframe>'
-    )
-    document, console = chromium(tmp_path, tmp_path / "phone.html")
-    told = re.search(r'id="told">(\d+) (\d+) (\d+)<', document)
-    assert told is not None
+    (width, needed, drawn), console = on_a_phone(page(study), tmp_path, script=tell, width_px=390)
     assert console == []
-    width, needed, drawn = map(int, told.groups())
     assert needed <= width <= 390
     assert drawn == 4

@@ -24,10 +24,10 @@ def conditions(study: Study) -> tuple[Group, ...]:
     groups = (
         Group("Model", _model(run.get("model", {}))),
         Group("Data", _data(run.get("data", {}))),
-        Group("Settings", tuple((_words(key), _value(value)) for key, value in run.get("settings", {}).items())),
-        Group("Machine", _machine(run.get("environment", {}))),
+        Group("Settings", tuple((label_of(key), in_words(value)) for key, value in run.get("settings", {}).items())),
+        Group("Machine", machine(run.get("environment", {}))),
         Group("Its own limits", _limits(study)),
-        Group("Versions", _versions(run)),
+        Group("Versions", versions(run)),
     )
     return tuple(group for group in groups if group.facts)
 
@@ -49,7 +49,7 @@ def tensor_text(spec: Mapping[str, Any]) -> str:
 
 def _model(model: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     macs = model.get("macs_per_sample")
-    return _known(
+    return known(
         ("name", model.get("name")),
         ("parameters", formats.count(model["parameters"]) if model.get("parameters") else None),
         ("multiply-adds per sample", f"{formats.digits(macs / 1e9)} billion" if macs else None),
@@ -61,25 +61,26 @@ def _model(model: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
 
 def _data(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     skipped = data.get("skipped")
-    return _known(
+    return known(
         ("source", data.get("source")),
         ("samples for calibration", data.get("calibration")),
         ("samples for verification", data.get("verification")),
-        ("labels", _value(data.get("labelled"))),
+        ("labels", in_words(data.get("labelled"))),
         ("files skipped", len(skipped) if skipped is not None else None),
-        ("answers depend on the input", _value(data.get("depends_on_input"))),
+        ("answers depend on the input", in_words(data.get("depends_on_input"))),
     )
 
 
-def _machine(environment: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def machine(environment: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The machine of a run, from its environment."""
     noise = environment.get("noise") or {}
-    return _known(
+    return known(
         ("processor", environment.get("cpu")),
         ("instructions", " ".join(environment.get("flags") or ())),
         ("cores", _cores(environment)),
-        ("memory", _gigabytes(environment.get("memory_bytes"))),
+        ("memory", gigabytes(environment.get("memory_bytes"))),
         ("container's CPU limit", environment.get("container_cpu_limit")),
-        ("container's memory limit", _gigabytes(environment.get("container_memory_bytes"))),
+        ("container's memory limit", gigabytes(environment.get("container_memory_bytes"))),
         ("frequency governor", environment.get("governor")),
         ("load at the start", " ".join(str(load) for load in environment.get("load_average") or ())),
         ("noise between rounds", formats.percent(noise.get("spread")) if noise.get("spread") is not None else None),
@@ -94,9 +95,10 @@ def _limits(study: Study) -> tuple[tuple[str, str], ...]:
     return (*rates, ("memory bandwidth", f"{formats.digits(study.bandwidth)} GB/s"))
 
 
-def _versions(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+def versions(run: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Redline, Python and the packages of a run."""
     environment = run.get("environment", {})
-    own = _known(("redline", run.get("redline")), ("Python", environment.get("python")))
+    own = known(("redline", run.get("redline")), ("Python", environment.get("python")))
     return own + tuple((str(name), str(version)) for name, version in (environment.get("versions") or {}).items())
 
 
@@ -105,25 +107,29 @@ def _cores(environment: Mapping[str, Any]) -> str | None:
     return None if available is None else f"{available} of {logical} usable"
 
 
-def _gigabytes(size_bytes: float | None) -> str | None:
+def gigabytes(size_bytes: float | None) -> str | None:
+    """Bytes as gigabytes (10^9), with the unit."""
     return None if size_bytes is None else f"{formats.digits(size_bytes / 1e9)} GB"
 
 
-def _known(*facts: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
+def known(*facts: tuple[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The facts that were recorded."""
     return tuple((label, str(value)) for label, value in facts if value not in (None, "", formats.DASH))
 
 
-def _words(key: str) -> str:
+def label_of(key: str) -> str:
+    """The name of a setting in words."""
     return key.replace("_", " ")
 
 
-def _value(value: Any) -> str:
+def in_words(value: Any) -> str:
+    """The value of a setting in words."""
     match value:
         case None:
             return formats.DASH
         case bool():
             return "yes" if value else "no"
         case list() | tuple():
-            return ", ".join(_value(item) for item in value)
+            return ", ".join(in_words(item) for item in value)
         case _:
             return str(value)

@@ -2,47 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from redline.core.errors import MissingDependencyError
 from redline.core.files import write_whole
 from redline.measurement.summary import Row, Study
-from redline.reporting import formats
+from redline.reporting import formats, plots
 from redline.reporting.conditions import conditions, skipped_files
+from redline.reporting.page import Bar, Fact, render
 from redline.reporting.table import Cells, baseline_row, baseline_title, recommended_row, rows_at, table_rows
 
-_COSTS = (("latency", "latency"), ("memory", "memory"), ("size", "size"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """A number of the hero with what it was before."""
-
-    label: str
-    value: str
-    unit: str
-    aside: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
-    """A bar of a bar chart, its length from 0 to 100."""
-
-    title: str
-    percent: float
-    value: str
-    aside: str
-    recommended: bool
+_COSTS: tuple[tuple[plots.Cost, str], ...] = (("latency", "latency"), ("memory", "memory"), ("size", "size"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,57 +42,29 @@ def write_html(study: Study, out: Path) -> None:
 
 def page(study: Study) -> str:
     """The text that :func:`write_html` writes."""
-    plots = _plots()
     specs: dict[str, Any] = {}
-    panels = tuple(_panel(study, batch, plots, specs) for batch in study.batches)
-    environment = Environment(
-        loader=PackageLoader("redline.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    source = environment.loader.get_source if environment.loader else None
-    runtime, own = _script(plots.script()), _script(_asset(source, environment, "report.js"))
+    panels = tuple(_panel(study, batch, specs) for batch in study.batches)
     best = recommended_row(study)
-    return environment.get_template("report.html.j2").render(
-        study=study,
-        run=study.run,
-        name=str(study.run.get("model", {}).get("name", "model")),
-        best=best,
-        versus=_versus(study, best),
-        facts=_facts(study, best),
-        elsewhere=[row for row in study.rows if row.recommended and row is not best and row.p50_s],
-        baseline=baseline_title(study),
-        labelled=any(row.accuracy is not None for row in study.rows),
-        panels=panels,
-        conditions=conditions(study),
-        skipped=skipped_files(study),
-        titles={row.variant: row.title for row in study.rows},
-        specs=specs,
-        formats=formats,
-        style=Markup(_asset(source, environment, "report.css")),  # noqa: S704 (our own file)
-        scripts=[script for script, _ in (runtime, own)],
-        script_sources=" ".join(source for _, source in (runtime, own)),
-    )
+    context = {
+        "study": study,
+        "run": study.run,
+        "name": str(study.run.get("model", {}).get("name", "model")),
+        "best": best,
+        "versus": _versus(study, best),
+        "facts": _facts(study, best),
+        "elsewhere": [row for row in study.rows if row.recommended and row is not best and row.p50_s],
+        "baseline": baseline_title(study),
+        "labelled": any(row.accuracy is not None for row in study.rows),
+        "panels": panels,
+        "conditions": conditions(study),
+        "skipped": skipped_files(study),
+        "titles": {row.variant: row.title for row in study.rows},
+        "specs": specs,
+    }
+    return render("report.html.j2", context, styles=["report.css"], scripts=["report.js"])
 
 
-def _plots() -> ModuleType:
-    try:
-        return importlib.import_module("redline.reporting.plots")
-    except ImportError as error:
-        raise MissingDependencyError("vl-convert-python", extra="report") from error
-
-
-def _asset(source: Callable[..., tuple[str, Any, Any]] | None, environment: Environment, name: str) -> str:
-    assert source is not None  # noqa: S101
-    return source(environment, name)[0]
-
-
-def _script(text: str) -> tuple[Markup, str]:
-    """A script and the source expression of a content security policy that lets it, and no other, run."""
-    text = text.replace("</script", "<\\/script")
-    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-    return Markup(text), f"'sha256-{digest}'"  # noqa: S704 (our own file)
-
-
-def _panel(study: Study, batch: int, plots: ModuleType, specs: dict[str, Any]) -> Panel:
+def _panel(study: Study, batch: int, specs: dict[str, Any]) -> Panel:
     rows = rows_at(study, batch)
     quality = plots.quality_of(rows, study.run.get("settings", {}))
     pareto = []

@@ -8,6 +8,7 @@ from redline.core.files import write_whole
 from redline.measurement.summary import Study
 from redline.reporting import formats
 from redline.reporting.conditions import conditions, skipped_files
+from redline.reporting.markdown_text import escape, fenced, pairs, table
 from redline.reporting.table import Cells, baseline_title, table_rows
 
 _HEADINGS = (
@@ -35,13 +36,13 @@ def write_markdown(study: Study, out: Path) -> None:
 
 def markdown(study: Study) -> str:
     """The text that :func:`write_markdown` writes."""
-    name = _escape(str(study.run.get("model", {}).get("name", "model")))
+    name = escape(str(study.run.get("model", {}).get("name", "model")))
     blocks = [f"# {name}, tuned", *_conclusion(study)]
-    blocks += [f"> **Warning:** {_escape(warning)}" for warning in study.warnings]
+    blocks += [f"> **Warning:** {escape(warning)}" for warning in study.warnings]
     for batch in study.batches:
         blocks += [f"## Batch {batch}", _table(study, batch)]
     note = (
-        f"Speed-up is against {_escape(baseline_title(study))}, with its 99 % confidence interval. "
+        f"Speed-up is against {escape(baseline_title(study))}, with its 99 % confidence interval. "
         f"A dash was not measured; p99 needs {formats.P99_SAMPLES} samples, n says how many there were."
     )
     return "\n\n".join([*blocks, note, *_losers(study), *_conditions(study)]) + "\n"
@@ -50,25 +51,23 @@ def markdown(study: Study) -> str:
 def _conclusion(study: Study) -> list[str]:
     if study.conclusion is None:
         return ["**This run was not finished: nothing is recommended.** What was measured is below."]
-    headline = f"**{_escape(str(study.conclusion['headline']))}**"
-    return [headline, " ".join(_escape(str(sentence)) for sentence in study.conclusion["sentences"])]
+    headline = f"**{escape(str(study.conclusion['headline']))}**"
+    return [headline, " ".join(escape(str(sentence)) for sentence in study.conclusion["sentences"])]
 
 
 def _table(study: Study, batch: int) -> str:
-    rules = ["---" if number in _LEFT else "---:" for number in range(len(_HEADINGS))]
-    lines = [_HEADINGS, rules, *(_line(cells) for cells in table_rows(study, batch))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table(_HEADINGS, [_line(cells) for cells in table_rows(study, batch)], left=_LEFT)
 
 
 def _line(cells: Cells) -> list[str]:
     row = cells.row
-    name = _escape(row.title)
-    precision = _escape(cells.precision) + (f" (asked for {_escape(cells.asked)})" if cells.asked else "")
+    name = escape(row.title)
+    precision = escape(cells.precision) + (f" (asked for {escape(cells.asked)})" if cells.asked else "")
     speedup = cells.speedup if row.verdict in ("faster", "slower") else cells.verdict
     if cells.interval:
         speedup += f" ({cells.interval})"
     numbers = (cells.p50_ms, cells.p90_ms, cells.p99_ms, cells.throughput, speedup, cells.memory_mb, cells.size_mb)
-    answers = (cells.max_abs, cells.agreement, cells.accuracy, _escape(cells.gate))
+    answers = (cells.max_abs, cells.agreement, cells.accuracy, escape(cells.gate))
     return [f"**{name}**" if row.recommended else name, precision, *numbers, *answers]
 
 
@@ -76,31 +75,15 @@ def _losers(study: Study) -> list[str]:
     losers = (study.conclusion or {}).get("losers") or ()
     if not losers:
         return []
-    items = "\n".join(f"- {_escape(str(item['variant']))}: {_escape(str(item['why']))}" for item in losers)
-    return ["## Why not the others", items]
+    return ["## Why not the others", pairs((str(item["variant"]), str(item["why"])) for item in losers)]
 
 
 def _conditions(study: Study) -> list[str]:
     blocks = ["## Conditions"]
     for group in conditions(study):
-        facts = "\n".join(f"- {_escape(label)}: {_escape(value)}" for label, value in group.facts)
-        blocks += [f"### {group.title}", facts]
+        blocks += [f"### {group.title}", pairs(group.facts)]
     skipped = skipped_files(study)
     if skipped:
-        items = "\n".join(f"- {_escape(name)}: {_escape(reason)}" for name, reason in skipped)
-        blocks += ["### Skipped files", items]
+        blocks += ["### Skipped files", pairs(skipped)]
     command = str(study.run.get("command", ""))
-    # A fence one longer than any run of backticks in it cannot be closed from inside.
-    fence = "`" * max(3, 1 + max((len(run) for run in _backticks(command)), default=0))
-    return [*blocks, "## Reproduce", f"{fence}sh\n{command}\n{fence}"] if command else blocks
-
-
-def _backticks(text: str) -> list[str]:
-    return "".join(letter if letter == "`" else " " for letter in text).split()
-
-
-def _escape(text: str) -> str:
-    """Text from users as plain words: no markup, no new table cell, no new line."""
-    for letter in "\\`*_[]<>|#":
-        text = text.replace(letter, {"<": "&lt;", ">": "&gt;"}.get(letter, "\\" + letter))
-    return " ".join(text.split())
+    return [*blocks, "## Reproduce", fenced(command)] if command else blocks

@@ -1,62 +1,36 @@
-"""Plots as Vega-Lite specifications; their colours are the page's CSS variables, so they follow light and dark.
-
-Plain JSON values as in https://vega.github.io/vega-lite/docs/: no plotting library is needed to say them.
-"""
+"""The plots of a tune as Vega-Lite specifications."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
-
-import vl_convert
 
 from redline.measurement.summary import Row
 from redline.reporting import formats
+from redline.reporting.vega import (
+    PRECISIONS,
+    RIGHT,
+    SHAPES,
+    Spec,
+    layer,
+    log_axis,
+    log_scale,
+    nominal,
+    plot,
+    quantity,
+    round_numbers,
+    tooltip,
+)
 
 Cost = Literal["latency", "memory", "size"]
-Spec = dict[str, Any]
-
-_RIGHT: Spec = {"value": {"expr": "width"}}
 
 _DOTS = 48
 """Samples drawn per variant: evenly spaced order statistics, the smallest and the largest among them."""
 
-_PRECISIONS = ("fp32", "tf32", "bf16", "fp16", "int8", "fp8", "none")
-_SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down")
 _COSTS = {"latency": "p50 latency, ms", "memory": "peak private memory, MB", "size": "size on disk, MB"}
 _BODY_PX, _NAME_PX = 270, 19
-_THEME: dict[str, Any] = {
-    "background": "transparent",
-    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
-    "padding": {"left": 4, "right": 8, "top": 6, "bottom": 4},
-    "view": {"stroke": None},
-    "axis": {
-        "domain": False,
-        "ticks": False,
-        "grid": True,
-        "gridColor": "var(--line)",
-        "labelColor": "var(--ink-2)",
-        "titleColor": "var(--ink-2)",
-        "titleFontWeight": "normal",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "labelPadding": 8,
-        "titlePadding": 10,
-    },
-    "legend": {
-        "labelColor": "var(--ink-2)",
-        "labelFontSize": 12,
-        "symbolSize": 90,
-        "symbolFillColor": "var(--ink-3)",
-        "symbolStrokeWidth": 0,
-        "offset": 10,
-        # Side by side, two legends would be wider than a phone.
-        "layout": {"bottom": {"direction": "vertical", "anchor": "start", "margin": 4}},
-    },
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,18 +87,18 @@ def pareto_spec(rows: Iterable[Row], quality: Quality, *, cost: Cost) -> Spec | 
         return None
     costs = [point["x"] for point in points]
     height_px = _BODY_PX + _head_px(points)
-    x = _numbers("x", title=_COSTS[cost], scale=_cost_scale(costs), axis=_cost_axis(costs))
-    y = _numbers("y", title=quality.title, **_loss_scale(points, quality, height_px))
+    x = quantity("x", title=_COSTS[cost], scale=log_scale(costs), axis=log_axis(costs))
+    y = quantity("y", title=quality.title, **_loss_scale(points, quality, height_px))
     front = {"type": "line", "interpolate": "step-after", "stroke": "var(--ink-3)", "strokeWidth": 1.2}
     ring = {"type": "point", "size": 560, "stroke": "var(--accent)", "strokeWidth": 1.5, "filled": False, "opacity": 1}
     layers = [
         *_gate(quality),
         *_names(),
-        _layer({**front, "strokeDash": [4, 3]}, {"order": _numbers("x")}, only="datum.pareto"),
-        _layer(ring, {}, only="datum.recommended"),
+        layer({**front, "strokeDash": [4, 3]}, {"order": quantity("x")}, only="datum.pareto"),
+        layer(ring, {}, only="datum.recommended"),
         *_marks(points),
     ]
-    return _plot(layers, height_px, data={"values": points}, encoding={"x": x, "y": y})
+    return plot(layers, height_px, data={"values": points}, encoding={"x": x, "y": y})
 
 
 def latency_spec(rows: Iterable[Row]) -> Spec | None:
@@ -134,69 +108,63 @@ def latency_spec(rows: Iterable[Row]) -> Spec | None:
         return None
     dots, heads = [dot for row in measured for dot in _dots(row)], [_head(row) for row in measured]
     values = [dot["x"] for dot in dots]
-    x = _numbers("x", title="latency of one call, ms", scale=_cost_scale(values), axis=_cost_axis(values))
+    x = quantity("x", title="latency of one call, ms", scale=log_scale(values), axis=log_axis(values))
     order = [row.variant for row in measured]
-    y = _words("variant", sort=order, axis=None, scale={"paddingInner": 0.5, "paddingOuter": 0.3})
+    y = nominal("variant", sort=order, axis=None, scale={"paddingInner": 0.5, "paddingOuter": 0.3})
     colour = {"condition": {"test": "datum.recommended", "value": "var(--accent)"}, "value": "var(--ink-3)"}
-    offset = _numbers("rank", scale={"domain": [1, 0]})
+    offset = quantity("rank", scale={"domain": [1, 0]})
     name = {"type": "text", "dy": -24, "fontSize": 12}
-    facts = _tooltip("title", "p50", "p90", "p99", "samples")
+    facts = tooltip("title", "p50", "p90", "p99", "samples")
     layers = [
-        _layer(
+        layer(
             {"type": "circle", "size": 14, "opacity": 0.75},
-            {"x": x, "yOffset": offset, "color": colour, "tooltip": _tooltip("title", "call")},
+            {"x": x, "yOffset": offset, "color": colour, "tooltip": tooltip("title", "call")},
             data=dots,
         ),
-        _layer({"type": "tick", "thickness": 2, "size": 26}, {"x": x, "color": colour, "tooltip": facts}),
-        _layer({**name, "align": "left", "fill": "var(--ink)"}, {"x": {"value": 2}, "text": _words("title")}),
-        _layer({**name, "align": "right", "fill": "var(--ink-2)"}, {"x": _RIGHT, "text": _words("p50")}),
+        layer({"type": "tick", "thickness": 2, "size": 26}, {"x": x, "color": colour, "tooltip": facts}),
+        layer({**name, "align": "left", "fill": "var(--ink)"}, {"x": {"value": 2}, "text": nominal("title")}),
+        layer({**name, "align": "right", "fill": "var(--ink-2)"}, {"x": RIGHT, "text": nominal("p50")}),
     ]
-    return _plot(layers, 58 * len(measured), data={"values": heads}, encoding={"y": y})
-
-
-@cache
-def script() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script that fetches nothing."""
-    return vl_convert.javascript_bundle(snippet="window.vegaEmbed = vegaEmbed;")
+    return plot(layers, 58 * len(measured), data={"values": heads}, encoding={"y": y})
 
 
 def _marks(points: list[Spec]) -> list[Spec]:
-    present = [name for name in _PRECISIONS if any(point["precision"] == name for point in points)]
+    present = [name for name in PRECISIONS if any(point["precision"] == name for point in points)]
     backends = sorted({str(point["backend"]) for point in points})
     colours = {"domain": present, "range": [f"var(--p-{name})" for name in present]}
-    shapes = {"domain": backends, "range": [_SHAPES[number % len(_SHAPES)] for number in range(len(backends))]}
+    shapes = {"domain": backends, "range": [SHAPES[number % len(SHAPES)] for number in range(len(backends))]}
     legend = {"orient": "bottom", "direction": "horizontal", "columns": 3, "title": None}
     encoding = {
-        "color": _words("precision", scale=colours, legend=legend),
-        "shape": _words("backend", scale=shapes, legend=legend),
-        "tooltip": _tooltip("title", "ran in", "p50", "memory", "size", "answers", "gate"),
+        "color": nominal("precision", scale=colours, legend=legend),
+        "shape": nominal("backend", scale=shapes, legend=legend),
+        "tooltip": tooltip("title", "ran in", "p50", "memory", "size", "answers", "gate"),
     }
     good = {"type": "point", "size": 110, "filled": True, "opacity": 1}
     bad = {"type": "point", "size": 90, "filled": False, "fill": "var(--card)", "strokeWidth": 1.8, "opacity": 1}
-    return [_layer(good, encoding, only="datum.passed"), _layer(bad, encoding, only="!datum.passed")]
+    return [layer(good, encoding, only="datum.passed"), layer(bad, encoding, only="!datum.passed")]
 
 
 def _names() -> list[Spec]:
-    at = _numbers("label_y")
+    at = quantity("label_y")
     line = {"type": "rule", "stroke": "var(--line-2)", "strokeWidth": 1}
-    layers = [_layer(line, {"y": at, "y2": {"field": "y"}}, only="isValid(datum.label_y)")]
+    layers = [layer(line, {"y": at, "y2": {"field": "y"}}, only="isValid(datum.label_y)")]
     for side, offset in (("left", 5), ("right", -5)):
         mark = {"type": "text", "align": side, "dx": offset, "fontSize": 12, "baseline": "middle"}
         for look in ({"stroke": "var(--card)", "strokeWidth": 4}, {"fill": "var(--ink)"}):
-            encoding = {"y": at, "text": _words("title")}
-            layers.append(_layer({**mark, **look}, encoding, only=f"datum.align == '{side}'"))
+            encoding = {"y": at, "text": nominal("title")}
+            layers.append(layer({**mark, **look}, encoding, only=f"datum.align == '{side}'"))
     return layers
 
 
 def _gate(quality: Quality) -> list[Spec]:
     if quality.gate is None:
         return []
-    data, y = [{"y": quality.gate, "text": "the gate"}], _numbers("y")
+    data, y = [{"y": quality.gate, "text": "the gate"}], quantity("y")
     line = {"type": "rule", "stroke": "var(--accent)", "strokeWidth": 1, "opacity": 0.55}
     name = {"type": "text", "align": "right", "baseline": "top", "dy": 4, "fontSize": 11, "fill": "var(--accent-ink)"}
     return [
-        _layer(line, {"x": None, "y": y}, data=data),
-        _layer(name, {"x": _RIGHT, "y": y, "text": _words("text")}, data=data),
+        layer(line, {"x": None, "y": y}, data=data),
+        layer(name, {"x": RIGHT, "y": y, "text": nominal("text")}, data=data),
     ]
 
 
@@ -264,49 +232,6 @@ def _head(row: Row) -> Spec:
     }
 
 
-def _layer(mark: Spec, encoding: Spec, *, data: list[Spec] | None = None, only: str | None = None) -> Spec:
-    layer: Spec = {"mark": mark, "encoding": encoding}
-    if data is not None:
-        layer["data"] = {"values": data}
-    if only is not None:
-        layer["transform"] = [{"filter": only}]
-    return layer
-
-
-def _plot(layers: list[Spec], height_px: int, *, data: Spec, encoding: Spec) -> Spec:
-    shape = {"width": "container", "height": height_px, "autosize": {"type": "fit-x", "contains": "padding"}}
-    return {**shape, "config": _THEME, "data": data, "encoding": encoding, "layer": layers}
-
-
-def _numbers(name: str, **options: Any) -> Spec:
-    return {"field": name, "type": "quantitative", **options}
-
-
-def _words(name: str, **options: Any) -> Spec:
-    return {"field": name, "type": "nominal", **options}
-
-
-def _tooltip(*names: str) -> list[Spec]:
-    return [_words(name, title=name) for name in names]
-
-
-def _cost_scale(values: Sequence[float]) -> Spec:
-    return {"type": "log", "domain": [min(values) / 1.2, max(values) * 1.2], "nice": False}
-
-
-def _cost_axis(values: Sequence[float]) -> Spec:
-    """Ticks at 1, 2 and 5 times powers of ten: a logarithmic axis that names only powers of ten says too little."""
-    return {"values": _round_numbers(min(values) / 1.2, max(values) * 1.2), "format": "~g", "labelOverlap": True}
-
-
-def _round_numbers(low: float, high: float) -> list[float]:
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    numbers = [float(f"{m}e{e}") for e in exponents for m in (1, 2, 5)]
-    found = [number for number in numbers if low <= number <= high]
-    # Between close values no such number may lie.
-    return found if len(found) > 1 else [float(f"{low + (high - low) * part / 5:.3g}") for part in range(1, 5)]
-
-
 def _loss_scale(points: list[Spec], quality: Quality, height_px: int) -> Spec:
     """The scale and axis of losses, with room above the points for one line of text per name.
 
@@ -326,10 +251,10 @@ def _loss_scale(points: list[Spec], quality: Quality, height_px: int) -> Spec:
     scale: Spec = {"domain": domain, "range": [0, height_px], "nice": False}
     low, high = quality.backward(best), quality.backward(worst)
     if quality.kind == "error":
-        ticks = [number for number in _round_numbers(low, high) if f"{number:e}".startswith("1.0")]
+        ticks = [number for number in round_numbers(low, high) if f"{number:e}".startswith("1.0")]
         scale |= {"type": "log"}
     else:
-        ticks = [0.0, *_round_numbers(quality.knee / 2, max(high, quality.knee))]
+        ticks = [0.0, *round_numbers(quality.knee / 2, max(high, quality.knee))]
         scale |= {"type": "symlog", "constant": quality.knee}
     # As in the table: 1e-6, not 0.000001.
     form = "~e" if quality.kind == "error" else "~g"
