@@ -54,3 +54,37 @@ def hang() -> Doubler:
 def add(a: int, b: int) -> int:
     """A step of work."""
     return a + b
+
+
+class Reader(Doubler):
+    """Reads its whole input and keeps nothing."""
+
+    def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
+        return {"y": np.array([inputs["x"].sum(dtype=np.float64)])}
+
+
+def make_reader() -> Reader:
+    """What a worker calls."""
+    return Reader()
+
+
+class Failing(Doubler):
+    """Fails at a call as it is told: with an exception's words, or by taking too long."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self._words = words
+
+    def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
+        if self._words == "hang":
+            hang()
+        if self._words == "MemoryError":
+            raise MemoryError
+        if self._words == "cause":
+            raise BuildError("the model did not run") from MemoryError("std::bad_alloc")
+        raise BuildError(self._words)
+
+
+def make_failing(words: str) -> Failing:
+    """What a worker calls."""
+    return Failing(words)

@@ -33,19 +33,28 @@ class WarmUp:
 
 
 def time_calls(
-    session: Session, inputs: Sequence[Inputs], *, duration_s: float, min_calls: int = 1, clock: Clock = perf_counter
+    session: Session,
+    inputs: Sequence[Inputs],
+    *,
+    duration_s: float,
+    min_calls: int = 1,
+    max_calls: int | None = None,
+    clock: Clock = perf_counter,
 ) -> list[float]:
     """Seconds of each call for ``duration_s``, and of ``min_calls`` at least; inputs take turns.
+
+    After ``max_calls`` it ends early.
 
     One call before them is not timed: it finds the processor's caches as whoever ran before left them.
     The time is host arrays in to host arrays out. The garbage collector is off meanwhile, as in :mod:`timeit`.
     """
     turns = itertools.cycle(inputs)
+    most = float("inf") if max_calls is None else max_calls
     samples: list[float] = []
     with _no_garbage_collection():
         session(next(turns))
         start = clock()
-        while len(samples) < min_calls or clock() - start < duration_s:
+        while len(samples) < most and (len(samples) < min_calls or clock() - start < duration_s):
             feed = next(turns)
             before = clock()
             session(feed)

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import importlib
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -28,11 +29,27 @@ from redline.core.session import Session, SupportsDeviceTiming
 from redline.core.tensor import Array, Signature
 from redline.measurement.latency import WarmUp, time_calls, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
+from redline.measurement.shared_arrays import open_shared
 
 _KEY_VARIABLE = "REDLINE_WORKER_KEY"
 # Nobody's fault and the same for whoever comes next, so that going on would only make a list of failures.
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# What memory that cannot be had is called by C++, Python, NumPy, PyTorch, ONNX Runtime, CUDA and TensorRT.
+_NO_MEMORY = re.compile(
+    r"out ?of ?memory|(cannot|can't|failed to|unable to) allocate|not enough memory|memory is full"
+    r"|bad_alloc|bad allocation|MemoryError|cudaErrorMemoryAllocation|ALLOC_FAILED",
+    re.IGNORECASE,
+)
 Json = Argument | Mapping[str, "Json"] | Sequence["Json"]
+Key = int | str
+
+
+class WorkerTimeoutError(WorkerError):
+    """A worker process took longer than it was given and was stopped."""
+
+
+class WorkerMemoryError(WorkerError):
+    """A worker process wanted more memory than there is, its own or the GPU's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,27 +104,49 @@ class Worker:
         """An attribute of the worker's session, copied."""
         return self._child.ask("attribute", name)
 
-    def prepare(self, batch: int, inputs: Sequence[Mapping[str, Array]], *, limit_s: float = 3.0) -> WarmUp:
-        """Send the inputs that :meth:`time` will use under the name ``batch``, and warm up on them."""
-        with self._watch.polling():
-            return cast("WarmUp", self._child.ask("prepare", batch, [dict(feed) for feed in inputs], limit_s))
+    @property
+    def limit_s(self) -> float:
+        """How long each request from now on may take before the worker is stopped; can be set."""
+        return self._child.timeout_s
 
-    def time(self, batch: int, *, duration_s: float, min_calls: int = 1) -> list[float]:
+    @limit_s.setter
+    def limit_s(self, seconds: float) -> None:
+        self._child.timeout_s = seconds
+
+    def prepare(self, key: Key, inputs: Sequence[Mapping[str, Array]], *, limit_s: float = 3.0) -> WarmUp:
+        """Send the inputs that :meth:`time` will use under the name ``key``, and warm up on them."""
+        self._child.ask("receive", key, [dict(feed) for feed in inputs])
+        return self._warm_up(key, limit_s)
+
+    def prepare_shared(self, key: Key, handle: Mapping[str, Any], *, limit_s: float = 3.0) -> WarmUp:
+        """As :meth:`prepare`, with inputs that the worker maps: a handle of ``SharedBatches``, which stays open."""
+        self._child.ask("map", key, dict(handle))
+        return self._warm_up(key, limit_s)
+
+    def call_shared(self, key: Key, index: int) -> dict[str, Array]:
+        """Run once on one of the prepared inputs; after the last comes the first again."""
+        return cast("dict[str, Array]", self._child.ask("call_prepared", key, index))
+
+    def time(self, key: Key, *, duration_s: float, min_calls: int = 1, max_calls: int | None = None) -> list[float]:
         """Seconds of each call, as :func:`redline.measurement.latency.time_calls`, measured inside the worker."""
-        return cast("list[float]", self._child.ask("time", batch, duration_s, min_calls))
+        return cast("list[float]", self._child.ask("time", key, duration_s, min_calls, max_calls))
 
-    def device_times(self, batch: int, calls: int) -> list[float]:
+    def device_times(self, key: Key, calls: int) -> list[float]:
         """Seconds that the device computed in each of ``calls`` calls on the first of the prepared inputs.
 
         Raises:
             WorkerError: the session has no such ability (:class:`redline.core.session.SupportsDeviceTiming`).
         """
-        return cast("list[float]", self._child.ask("device_times", batch, calls))
+        return cast("list[float]", self._child.ask("device_times", key, calls))
 
     def memory(self) -> Memory:
         """What the process has needed so far."""
         self._watch.look()
         return self._watch.result()
+
+    def _warm_up(self, key: Key, limit_s: float) -> WarmUp:
+        with self._watch.polling():
+            return cast("WarmUp", self._child.ask("warm_up", key, limit_s))
 
     def close(self) -> None:
         """End the process."""
@@ -124,7 +163,9 @@ def call_in_fresh_process(source: Source, *, timeout_s: float) -> Any:
     """Call a function in a process of its own and return what it returned.
 
     Raises:
-        WorkerError: the function raised, crashed or took longer than ``timeout_s``; the message has the reason.
+        WorkerError: the function raised or crashed; the message has the reason.
+        WorkerTimeoutError: it took longer than ``timeout_s``.
+        WorkerMemoryError: it wanted more memory than there is.
         OSError: the disk is full.
     """
     child = _Child(source, timeout_s)
@@ -138,7 +179,8 @@ class _Child:
     """The parent's end of one worker process."""
 
     def __init__(self, source: Source, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        self._stopped: str | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
         self._process, self._connection = _start(source, self._stderr)
 
@@ -147,23 +189,18 @@ class _Child:
         return self._process.pid
 
     def ask(self, command: str, *arguments: object) -> Any:
+        if self._stopped:
+            raise WorkerTimeoutError(self._stopped)
         try:
             self._connection.send((command, *arguments))
-            if not self._connection.poll(self._timeout_s):
+            if not self._connection.poll(self.timeout_s):
                 _kill(self._process)
-                raise WorkerError(f"no answer in {self._timeout_s:.0f} s; the worker was stopped")
+                self._stopped = f"no answer in {self.timeout_s:g} s; the worker was stopped"
+                raise WorkerTimeoutError(self._stopped)
             outcome, value = self._connection.recv()
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
-            raise WorkerError(self._how_it_died()) from error
-        if outcome == "no space":
-            raise OSError(*value)
-        if outcome == "missing":
-            package, extra = value
-            missing = MissingDependencyError(package, extra=extra)
-            raise WorkerError(str(missing), missing=missing)
-        if outcome == "error":
-            raise WorkerError(value)
-        return value
+            raise self._death() from error
+        return _value(outcome, value)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -174,15 +211,31 @@ class _Child:
         self._process.wait()
         self._stderr.close()
 
-    def _how_it_died(self) -> str:
+    def _death(self) -> WorkerError:
         code = self._process.wait()
         if code == -9:
-            return "the worker was killed by signal 9, most often the kernel when memory runs out"
+            return WorkerMemoryError("the worker was killed by signal 9, most often the kernel when memory runs out")
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         last = f": {lines[-1]}" if lines else ""
         how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        return f"the worker ended {how}{last}"
+        kind = WorkerMemoryError if _NO_MEMORY.search(last) else WorkerError
+        return kind(f"the worker ended {how}{last}")
+
+
+def _value(outcome: str, value: Any) -> Any:
+    match outcome:
+        case "no space":
+            raise OSError(*value)
+        case "missing":
+            package, extra = value
+            missing = MissingDependencyError(package, extra=extra)
+            raise WorkerError(str(missing), missing=missing)
+        case "no memory":
+            raise WorkerMemoryError(value)
+        case "error":
+            raise WorkerError(value)
+    return value
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
@@ -223,13 +276,18 @@ class _Server:
 
     def __init__(self) -> None:
         self._session: Session | None = None
-        self._inputs: dict[int, list[Mapping[str, Array]]] = {}
+        self._inputs: dict[Key, Sequence[Mapping[str, Array]]] = {}
 
     @property
     def session(self) -> Session:
         if self._session is None:
             raise WorkerError("no session is loaded")
         return self._session
+
+    def inputs(self, key: Key) -> Sequence[Mapping[str, Array]]:
+        if key not in self._inputs:
+            raise WorkerError(f"no inputs were prepared under the name {key!r}")
+        return self._inputs[key]
 
     def invoke(self, factory: str, arguments: Mapping[str, Any]) -> Any:
         module, _, function = factory.partition(":")
@@ -246,17 +304,28 @@ class _Server:
     def call(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self.session(inputs)
 
-    def prepare(self, batch: int, inputs: list[Mapping[str, Array]], limit_s: float) -> WarmUp:
-        self._inputs[batch] = inputs
-        return warm_up(self.session, inputs, limit_s=limit_s)
+    def receive(self, key: Key, inputs: list[Mapping[str, Array]]) -> None:
+        self._inputs[key] = inputs
 
-    def time(self, batch: int, duration_s: float, min_calls: int) -> list[float]:
-        return time_calls(self.session, self._inputs[batch], duration_s=duration_s, min_calls=min_calls)
+    def map(self, key: Key, handle: Mapping[str, Any]) -> None:
+        self._inputs[key] = open_shared(handle)
 
-    def device_times(self, batch: int, calls: int) -> list[float]:
+    def warm_up(self, key: Key, limit_s: float) -> WarmUp:
+        return warm_up(self.session, self.inputs(key), limit_s=limit_s)
+
+    def call_prepared(self, key: Key, index: int) -> dict[str, Array]:
+        inputs = self.inputs(key)
+        return self.session(inputs[index % len(inputs)])
+
+    def time(self, key: Key, duration_s: float, min_calls: int, max_calls: int | None) -> list[float]:
+        return time_calls(
+            self.session, self.inputs(key), duration_s=duration_s, min_calls=min_calls, max_calls=max_calls
+        )
+
+    def device_times(self, key: Key, calls: int) -> list[float]:
         if not isinstance(self.session, SupportsDeviceTiming):
             raise WorkerError("this session cannot say how long its device computes")
-        return self.session.device_times(self._inputs[batch][0], calls)
+        return self.session.device_times(self.inputs(key)[0], calls)
 
 
 def serve(address: str) -> None:
@@ -281,12 +350,15 @@ def serve(address: str) -> None:
 
 def _told(error: Exception) -> tuple[str, Any]:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _NO_SPACE:
             return "no space", (cause.errno, cause.strerror, cause.filename)
+        if isinstance(cause, MemoryError) or _NO_MEMORY.search(str(cause)):
+            return "no memory", first
         cause = cause.__cause__ or cause.__context__
-    return "error", lines[0] if lines else type(error).__name__
+    return "error", first
 
 
 if __name__ == "__main__":
