@@ -102,6 +102,11 @@ class GridRow:
         return f"{self.height}x{self.width}"
 
     @property
+    def pixels(self) -> int:
+        """Of one image."""
+        return self.height * self.width
+
+    @property
     def fell_back(self) -> bool:
         """True when another precision ran than was asked for."""
         return (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.core.errors import ArtifactError
-from redline.grid.anomalies import Anomaly
+from redline.grid.anomalies import Anomaly, find_anomalies
 from redline.grid.conclusions import Conclusions, Finding, Recommendation
 from redline.grid.derive import UNFINISHED, GridRow, Size, derive_rows, limits_of, unique
 from redline.grid.scaling import Fit
@@ -128,7 +128,7 @@ def summarize_grid(records: Sequence[Record]) -> GridStudy:
         ceilings=limits.ceilings,
         bandwidth=limits.bandwidth,
         macs=limits.macs,
-        anomalies=(),
+        anomalies=find_anomalies(rows),
         conclusions=Conclusions(),
         warnings=_warnings(run, rows),
         nodes={record["node"]: record for record in by_kind["node"]},
