@@ -88,3 +88,24 @@ class Failing(Doubler):
 def make_failing(words: str) -> Failing:
     """What a worker calls."""
     return Failing(words)
+
+
+class Greedy(Doubler):
+    """Holds so many megabytes that it touched, and so many more during each call; tells of a GPU's allocator."""
+
+    def __init__(self, megabytes: int, during_calls: int) -> None:
+        super().__init__()
+        self._held = np.ones(megabytes * 1_000_000, np.uint8)
+        self._during_calls = during_calls
+
+    def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
+        np.ones(self._during_calls * 1_000_000, np.uint8)
+        return super().__call__(inputs)
+
+    def allocator_peak_bytes(self) -> int:
+        return 1234
+
+
+def make_greedy(megabytes: int, during_calls: int = 0) -> Greedy:
+    """What a worker calls."""
+    return Greedy(megabytes, during_calls)

@@ -95,6 +95,15 @@ class SupportsDeviceTiming(Protocol):
 
 
 @runtime_checkable
+class SupportsAllocatorPeak(Protocol):
+    """A session that can say how much memory of the device its own allocator gave out at most."""
+
+    def allocator_peak_bytes(self) -> int:
+        """Bytes, since the process began."""
+        ...
+
+
+@runtime_checkable
 class SupportsProfiles(Protocol):
     """A session that was prepared for certain batch sizes."""
 

@@ -74,10 +74,9 @@ def process_bytes(pid: int, device: int = 0) -> int | None:
     if handle is None:
         return None
     running = _ask(nvml, "nvmlDeviceGetComputeRunningProcesses", handle) or []
-    sizes = [one.usedGpuMemory for one in running if one.pid == pid]
-    if not sizes or None in sizes:
-        return None
-    return sum(sizes)
+    sizes: list[int | None] = [one.usedGpuMemory for one in running if one.pid == pid]
+    told = [size for size in sizes if size is not None]
+    return sum(told) if told else None
 
 
 def _reasons(bits: int) -> tuple[str, ...]:

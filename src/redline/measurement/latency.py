@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
+from typing import Protocol
 
 from redline.core.session import Session
-from redline.core.tensor import Array
+from redline.core.tensor import Array, Signature
 
 Clock = Callable[[], float]
 Inputs = Mapping[str, Array]
@@ -30,6 +31,31 @@ class WarmUp:
     first_call_s: float
     calls: int
     stable: bool
+
+
+class Stream(Protocol):
+    """Batches that a loader makes as they are asked for, without an end."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether what was made ahead is as much as it will usually be: full, or used up by a faster model."""
+        ...
+
+    def __next__(self) -> Inputs:
+        """The next batch."""
+        ...
+
+    def close(self) -> None:
+        """Stop making batches."""
+        ...
+
+
+class Loader(Protocol):
+    """Something that makes batches, while the model runs or in between."""
+
+    def batches(self, *, prefetch: bool) -> Stream:
+        """Begin to make batches: ahead in the background, or each when it is asked for."""
+        ...
 
 
 def time_calls(
@@ -60,6 +86,63 @@ def time_calls(
             session(feed)
             samples.append(clock() - before)
     return samples
+
+
+def time_pipeline(
+    session: Session,
+    loader: Loader,
+    *,
+    duration_s: float,
+    min_calls: int = 1,
+    prefetch: bool,
+    clock: Clock = perf_counter,
+) -> list[float]:
+    """Seconds of each batch, from asking the loader for it to the session's answer in host arrays.
+
+    Batches before the first timed one are left out until the loader is settled; it makes none after the last.
+    """
+    samples: list[float] = []
+    stream = loader.batches(prefetch=prefetch)
+    try:
+        with _no_garbage_collection():
+            session(next(stream))
+            while not stream.settled:
+                session(next(stream))
+            start = before = clock()
+            while len(samples) < min_calls or before - start < duration_s:
+                session(next(stream))
+                after = clock()
+                samples.append(after - before)
+                before = after
+    finally:
+        stream.close()
+    return samples
+
+
+def clock_resolution_s(*, clock: Clock = perf_counter, readings: int = 10_000) -> float:
+    """The smallest step by which the clock was seen to move on."""
+    seen = [clock() for _ in range(readings)]
+    return min((after - before for before, after in itertools.pairwise(seen) if after > before), default=float("inf"))
+
+
+def harness_overhead_s(*, clock: Clock = perf_counter, calls: int = 10_000) -> float:
+    """What :func:`time_calls` adds to the time of a call: the median of calls of a session that does nothing."""
+    return median(time_calls(_Idle(), [{}], duration_s=0.0, min_calls=calls, clock=clock))
+
+
+class _Idle:
+    """A session that does nothing."""
+
+    signature = Signature((), ())
+
+    def __init__(self) -> None:
+        self._outputs: dict[str, Array] = {}
+
+    def __call__(self, _inputs: Inputs, /) -> dict[str, Array]:
+        return self._outputs
+
+    def close(self) -> None:
+        """Nothing to free."""
 
 
 def warm_up(

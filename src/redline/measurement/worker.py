@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Client, Connection, Listener
 from time import perf_counter
 from typing import Any, Self, cast
@@ -25,7 +25,7 @@ from typing import Any, Self, cast
 from redline.core.artifact import Argument
 from redline.core.errors import MissingDependencyError, WorkerError
 from redline.core.processes import end_with_parent
-from redline.core.session import Session, SupportsDeviceTiming
+from redline.core.session import Session, SupportsAllocatorPeak, SupportsDeviceTiming
 from redline.core.tensor import Array, Signature
 from redline.measurement.latency import WarmUp, time_calls, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
@@ -79,14 +79,15 @@ def thread_environment(threads: int) -> dict[str, str]:
 class Worker:
     """A session in another process; itself a :class:`redline.core.session.Session`."""
 
-    def __init__(self, source: Source, *, timeout_s: float = 300.0) -> None:
-        """Start the process and load the session.
+    def __init__(self, source: Source, *, timeout_s: float = 300.0, cuda_device: int | None = None) -> None:
+        """Start the process and load the session; with a GPU by CUDA's number, its memory is watched too.
 
         Raises:
             WorkerError: it died, hung or could not load; the message has the reason.
         """
         self._child = _Child(source, timeout_s)
-        self._watch = MemoryWatch(self._child.pid)
+        self._on_gpu = cuda_device is not None
+        self._watch = MemoryWatch(self._child.pid, cuda_device=cuda_device)
         try:
             with self._watch.polling():
                 loaded = self._child.ask("load", source.factory, dict(source.arguments))
@@ -129,7 +130,8 @@ class Worker:
 
     def time(self, key: Key, *, duration_s: float, min_calls: int = 1, max_calls: int | None = None) -> list[float]:
         """Seconds of each call, as :func:`redline.measurement.latency.time_calls`, measured inside the worker."""
-        return cast("list[float]", self._child.ask("time", key, duration_s, min_calls, max_calls))
+        with self._watch.noting_peak():
+            return cast("list[float]", self._child.ask("time", key, duration_s, min_calls, max_calls))
 
     def device_times(self, key: Key, calls: int) -> list[float]:
         """Seconds that the device computed in each of ``calls`` calls on the first of the prepared inputs.
@@ -137,12 +139,17 @@ class Worker:
         Raises:
             WorkerError: the session has no such ability (:class:`redline.core.session.SupportsDeviceTiming`).
         """
-        return cast("list[float]", self._child.ask("device_times", key, calls))
+        with self._watch.noting_peak():
+            return cast("list[float]", self._child.ask("device_times", key, calls))
 
     def memory(self) -> Memory:
-        """What the process has needed so far."""
-        self._watch.look()
-        return self._watch.result()
+        """What the process has needed so far to load, to warm up and to be timed."""
+        found = self._watch.result()
+        if not self._on_gpu:
+            return found
+        with contextlib.suppress(WorkerError):
+            return replace(found, allocator_peak_bytes=self._child.ask("allocator_peak_bytes"))
+        return found
 
     def _warm_up(self, key: Key, limit_s: float) -> WarmUp:
         with self._watch.polling():
@@ -326,6 +333,9 @@ class _Server:
         if not isinstance(self.session, SupportsDeviceTiming):
             raise WorkerError("this session cannot say how long its device computes")
         return self.session.device_times(self.inputs(key)[0], calls)
+
+    def allocator_peak_bytes(self) -> int | None:
+        return self.session.allocator_peak_bytes() if isinstance(self.session, SupportsAllocatorPeak) else None
 
 
 def serve(address: str) -> None:

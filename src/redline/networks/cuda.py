@@ -129,6 +129,10 @@ class CudaSession:
             self._stream.synchronize()
             return _between(marks)
 
+    def allocator_peak_bytes(self) -> int:
+        """The most of the GPU's memory that PyTorch gave out in this process, without what it held in reserve."""
+        return torch.cuda.max_memory_allocated(self._options.device)
+
     def allocate_inputs(self, batch: int) -> dict[str, Array]:
         """Page-locked arrays for one batch, uninitialized: what is written into them needs no staging copy."""
         return {
