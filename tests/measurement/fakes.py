@@ -109,3 +109,16 @@ class Greedy(Doubler):
 def make_greedy(megabytes: int, during_calls: int = 0) -> Greedy:
     """What a worker calls."""
     return Greedy(megabytes, during_calls)
+
+
+class Keeper(Doubler):
+    """Keeps all that it is given."""
+
+    def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
+        self.kept = [*getattr(self, "kept", []), inputs]
+        return {}
+
+
+def make_keeper() -> Keeper:
+    """What a worker calls."""
+    return Keeper()

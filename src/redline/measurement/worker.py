@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Client, Connection, Listener
 from time import perf_counter
@@ -27,7 +28,7 @@ from redline.core.errors import MissingDependencyError, WorkerError
 from redline.core.processes import end_with_parent
 from redline.core.session import Session, SupportsAllocatorPeak, SupportsDeviceTiming
 from redline.core.tensor import Array, Signature
-from redline.measurement.latency import WarmUp, time_calls, warm_up
+from redline.measurement.latency import Loader, WarmUp, time_calls, time_pipeline, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
 from redline.measurement.shared_arrays import open_shared
 
@@ -88,6 +89,7 @@ class Worker:
         self._child = _Child(source, timeout_s)
         self._on_gpu = cuda_device is not None
         self._watch = MemoryWatch(self._child.pid, cuda_device=cuda_device)
+        self._noting_peak: Callable[[], AbstractContextManager[None]] = self._watch.noting_peak
         try:
             with self._watch.polling():
                 loaded = self._child.ask("load", source.factory, dict(source.arguments))
@@ -130,7 +132,7 @@ class Worker:
 
     def time(self, key: Key, *, duration_s: float, min_calls: int = 1, max_calls: int | None = None) -> list[float]:
         """Seconds of each call, as :func:`redline.measurement.latency.time_calls`, measured inside the worker."""
-        with self._watch.noting_peak():
+        with self._noting_peak():
             return cast("list[float]", self._child.ask("time", key, duration_s, min_calls, max_calls))
 
     def device_times(self, key: Key, calls: int) -> list[float]:
@@ -139,8 +141,24 @@ class Worker:
         Raises:
             WorkerError: the session has no such ability (:class:`redline.core.session.SupportsDeviceTiming`).
         """
-        with self._watch.noting_peak():
+        with self._noting_peak():
             return cast("list[float]", self._child.ask("device_times", key, calls))
+
+    def open_loader(self, key: Key, factory: str, arguments: Mapping[str, Json]) -> None:
+        """Have the worker make a loader for :meth:`time_pipeline`: call ``"module:function"`` with a JSON object."""
+        self._child.ask("open_loader", key, factory, dict(arguments))
+
+    def loader_attribute(self, key: Key, name: str) -> Any:
+        """An attribute of a loader in the worker, copied."""
+        return self._child.ask("loader_attribute", key, name)
+
+    def time_pipeline(self, key: Key, *, duration_s: float, min_calls: int = 1, prefetch: bool) -> list[float]:
+        """Seconds of each batch, loader and session together: :func:`redline.measurement.latency.time_pipeline`.
+
+        What the loader takes and leaves behind is no part of :meth:`memory`, which stays as it is from here on.
+        """
+        self._noting_peak = contextlib.nullcontext
+        return cast("list[float]", self._child.ask("time_pipeline", key, duration_s, min_calls, prefetch))
 
     def memory(self) -> Memory:
         """What the process has needed so far to load, to warm up and to be timed."""
@@ -284,6 +302,7 @@ class _Server:
     def __init__(self) -> None:
         self._session: Session | None = None
         self._inputs: dict[Key, Sequence[Mapping[str, Array]]] = {}
+        self._loaders: dict[Key, Loader] = {}
 
     @property
     def session(self) -> Session:
@@ -296,9 +315,13 @@ class _Server:
             raise WorkerError(f"no inputs were prepared under the name {key!r}")
         return self._inputs[key]
 
+    def loader(self, key: Key) -> Loader:
+        if key not in self._loaders:
+            raise WorkerError(f"no loader was opened under the name {key!r}")
+        return self._loaders[key]
+
     def invoke(self, factory: str, arguments: Mapping[str, Any]) -> Any:
-        module, _, function = factory.partition(":")
-        return getattr(importlib.import_module(module), function)(**arguments)
+        return _function(factory)(**arguments)
 
     def load(self, factory: str, arguments: Mapping[str, Any]) -> dict[str, object]:
         before = perf_counter()
@@ -334,8 +357,24 @@ class _Server:
             raise WorkerError("this session cannot say how long its device computes")
         return self.session.device_times(self.inputs(key)[0], calls)
 
+    def open_loader(self, key: Key, factory: str, arguments: Mapping[str, Any]) -> None:
+        self._loaders[key] = _function(factory)(arguments)
+
+    def loader_attribute(self, key: Key, name: str) -> Any:
+        return getattr(self.loader(key), name)
+
+    def time_pipeline(self, key: Key, duration_s: float, min_calls: int, prefetch: bool) -> list[float]:
+        return time_pipeline(
+            self.session, self.loader(key), duration_s=duration_s, min_calls=min_calls, prefetch=prefetch
+        )
+
     def allocator_peak_bytes(self) -> int | None:
         return self.session.allocator_peak_bytes() if isinstance(self.session, SupportsAllocatorPeak) else None
+
+
+def _function(factory: str) -> Callable[..., Any]:
+    module, _, name = factory.partition(":")
+    return cast("Callable[..., Any]", getattr(importlib.import_module(module), name))
 
 
 def serve(address: str) -> None:
