@@ -1,33 +1,19 @@
-"""What a grid says, in words that claim no more than its intervals allow."""
+"""What follows from a grid: sentences, exponents and recommendations, all made of its rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-from redline.grid.scaling import Fit
+from redline.grid.derive import GridRow
+from redline.grid.effects import effects
+from redline.grid.findings import Finding, winners
+from redline.grid.recommend import Recommendation, recommend
+from redline.grid.scaling import Fit, fit_rows
+from redline.grid.wording import Scope
+from redline.measurement.results import Record
 
-Topic = Literal["fastest", "memory", "fp16", "int8", "scaling", "loader", "constraint", "baseline", "caution"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One sentence and the cells that it is about."""
-
-    topic: Topic
-    text: str
-    cells: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recommendation:
-    """What to put into production for one goal, such as ``lowest latency at batch 1 on cpu``."""
-
-    goal: str
-    variant: str
-    device: str
-    cell: str
-    text: str
+__all__ = ["Conclusions", "Finding", "Fit", "Recommendation", "conclude"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,3 +23,14 @@ class Conclusions:
     sentences: tuple[Finding, ...] = ()
     fits: tuple[Fit, ...] = ()
     recommendations: tuple[Recommendation, ...] = ()
+
+
+def conclude(run: Record, rows: Sequence[GridRow]) -> Conclusions:
+    """Say what those rows say; where nothing was measured, say that."""
+    timed = [row for row in rows if row.time_s is not None]
+    if not timed:
+        nothing = Finding(topic="caution", text="Nothing was measured, so nothing can be concluded.")
+        return Conclusions(sentences=(nothing,))
+    scope, fits = Scope.of(timed), fit_rows(timed)
+    sentences = (*winners(timed, scope), *effects(run, rows, fits, scope))
+    return Conclusions(sentences=sentences, fits=fits, recommendations=recommend(timed))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from redline.core.artifact import PRECISIONS
 from redline.grid.derive import GridRow
+from redline.grid.unpaired import process_spread, unpaired_ratio
 from redline.measurement.stats import Ratio, speedup_over_processes
 
 #: Errors beyond which an answer is another answer, by what ran; twenty times and more what the precision explains.
@@ -73,12 +75,12 @@ def _point(row: GridRow) -> tuple[str, str, int, str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contest:
-    """The fastest of some rows that were measured in the same rounds.
+    """The best of some rows, and how the others stand to it.
 
     Attributes:
         best: The fastest.
         level: Those that cannot be told from it: the interval of their ratio holds 1.
-        unsure: Those with too few rounds in common to say.
+        unsure: Those with too few rounds to say.
         behind: All others, with how many times faster the best one is, the closest first.
     """
 
@@ -94,27 +96,47 @@ class Contest:
 
 
 def fastest(rows: Sequence[GridRow]) -> Contest | None:
-    """Set each of those rows against the best one, by the ratio of their own windows; None without a time."""
-    timed = [row for row in rows if row.time_s is not None]
-    if not timed:
+    """The least time a call among rows of one group, by the ratio of their own windows; None without a time."""
+    return _contest([row for row in rows if row.time_s is not None], lambda row: row.time_s or math.inf, paired)
+
+
+def most_images(rows: Sequence[GridRow]) -> Contest | None:
+    """The most images a second among rows of any batch; None without a time."""
+    timed = [row for row in rows if row.throughput_per_s is not None]
+    spread = process_spread(timed)
+
+    def compare(slower: GridRow, faster: GridRow) -> Ratio | None:
+        if slower.batch == faster.batch:
+            return paired(slower, faster)
+        ratio = unpaired_ratio(slower.windows_s, faster.windows_s, spread=spread)
+        if ratio is None or slower.clock != faster.clock:
+            return None
+        gain = faster.batch / slower.batch
+        return Ratio(gain / ratio.value, gain / ratio.high, gain / ratio.low)
+
+    return _contest(timed, lambda row: -(row.throughput_per_s or 0.0), compare)
+
+
+def _contest(
+    rows: Sequence[GridRow],
+    cost: Callable[[GridRow], float],
+    compare: Callable[[GridRow, GridRow], Ratio | None],
+) -> Contest | None:
+    if not rows:
         return None
-    best = min(timed, key=lambda row: row.time_s or 0.0)
-    for _ in timed:
+    best = min(rows, key=cost)
+    for _ in rows:
         # A median can be disturbed where the fastest calls are not: whoever beats the best one takes its place.
-        better = [(ratio.low, row) for row in timed if row is not best and (ratio := paired(best, row))]
+        better = [(ratio.low, row) for row in rows if row is not best and (ratio := compare(best, row))]
         better = [(low, row) for low, row in better if low > 1]
         if not better:
             break
         best = max(better, key=lambda pair: pair[0])[1]
-    ratios = [(row, paired(row, best)) for row in timed if row is not best]
+    ratios = [(row, compare(row, best)) for row in rows if row is not best]
+    behind = [(row, ratio) for row, ratio in ratios if ratio is not None and ratio.verdict == "faster"]
     return Contest(
         best=best,
         level=tuple(row for row, ratio in ratios if ratio is not None and ratio.verdict != "faster"),
         unsure=tuple(row for row, ratio in ratios if ratio is None),
-        behind=tuple(
-            sorted(
-                ((row, ratio) for row, ratio in ratios if ratio is not None and ratio.verdict == "faster"),
-                key=lambda pair: pair[1].value,
-            )
-        ),
+        behind=tuple(sorted(behind, key=lambda pair: pair[1].value)),
     )

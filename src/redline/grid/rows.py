@@ -10,7 +10,7 @@ from typing import Any
 
 from redline.core.errors import ArtifactError
 from redline.grid.anomalies import Anomaly, find_anomalies
-from redline.grid.conclusions import Conclusions, Finding, Recommendation
+from redline.grid.conclusions import Conclusions, Finding, Recommendation, conclude
 from redline.grid.derive import UNFINISHED, GridRow, Size, derive_rows, limits_of, unique
 from redline.grid.scaling import Fit
 from redline.measurement.results import Record, read_records
@@ -129,7 +129,7 @@ def summarize_grid(records: Sequence[Record]) -> GridStudy:
         bandwidth=limits.bandwidth,
         macs=limits.macs,
         anomalies=find_anomalies(rows),
-        conclusions=Conclusions(),
+        conclusions=conclude(run, rows),
         warnings=_warnings(run, rows),
         nodes={record["node"]: record for record in by_kind["node"]},
     )

@@ -1,0 +1,387 @@
+"""Two runs of the grid side by side: what differs in their conditions, and which cells became faster or slower."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+from redline.core.errors import InputError
+from redline.grid.derive import GridRow, unique
+from redline.grid.rows import GridStudy
+from redline.grid.unpaired import LogRatio, process_spread, unpaired_ratio
+from redline.grid.wording import cells, names
+
+Verdict = Literal["faster", "slower", "no difference"]
+#: Settings that decide what a time means; how many rounds and repeats there are only decides how well it is known.
+_MEANING = ("threads", "window_s", "warmup_s")
+#: Without a control nothing tells a slower program from a slower hour of the machine: this much is allowed for.
+WITHOUT_CONTROL = 0.05
+Key = tuple[str, str, str, str, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A condition that is not the same in both runs."""
+
+    what: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellChange:
+    """One cell in both runs: its time afterwards over its time before, with a 99 % interval.
+
+    Attributes:
+        verdict: None where too few rounds were measured to say.
+        controlled: Whether the interval holds what the control cells tell of the two runs.
+        host_memory: Bytes afterwards over bytes before; None where either is unknown.
+        device_memory: The same on the GPU.
+        note: What else changed in that cell, such as its precision.
+    """
+
+    before: GridRow
+    after: GridRow
+    ratio: float | None
+    low: float | None
+    high: float | None
+    verdict: Verdict | None
+    controlled: bool
+    host_memory: float | None
+    device_memory: float | None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Two runs, cell by cell.
+
+    Attributes:
+        differences: Conditions that differ: machine, versions, settings.
+        cells: Those measured in both, in the order of the run afterwards.
+        only_before: Cells that were measured in the first run alone.
+        only_after: Cells that were measured in the second run alone.
+        notes: How the intervals were made, and what else a reader must know.
+    """
+
+    before: GridStudy
+    after: GridStudy
+    differences: tuple[Difference, ...]
+    cells: tuple[CellChange, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def compare_grids(before: GridStudy, after: GridStudy) -> Comparison:
+    """Set two runs side by side.
+
+    The runs were not interleaved, so a ratio of times also holds the difference between two hours of a machine, or two
+    boots of it. The baseline's cells are the control: a cell's interval spans both its plain ratio
+    (:func:`redline.grid.unpaired.unpaired_ratio`) and the change of its speed-up, which was paired with the baseline
+    within each run and in which whatever hit both alike cancels out. So a cell is called faster or slower only where
+    both say so. The baseline's own cells have the other variants of their group as a control, by the median of
+    their ratios. Where there is no control, or on another processor or GPU, where the baseline is expected to change,
+    the plain ratio stands: without a control, on the same machine, widened by :data:`WITHOUT_CONTROL`.
+
+    Raises:
+        InputError: the runs cannot be compared; says why.
+    """
+    _refuse(before, after)
+    was, now = _measured(before), _measured(after)
+    common = [key for key in now if key in was]
+    if not common:
+        raise InputError(
+            "the two runs have no cell in common: expected the same model, variant, device, loader, batch and size "
+            f"measured in both; got {names(before.variants) or 'nothing'} and {names(after.variants) or 'nothing'}"
+        )
+    pairs = [(was[key], now[key]) for key in common]
+    changes = _changes(pairs, _Grounds.of(before, after))
+    return Comparison(
+        before=before,
+        after=after,
+        differences=_differences(before, after),
+        cells=tuple(changes),
+        only_before=tuple(row.cell for key, row in was.items() if key not in now),
+        only_after=tuple(row.cell for key, row in now.items() if key not in was),
+        notes=_notes(before, after, changes),
+    )
+
+
+def regressions(comparison: Comparison, threshold: float) -> tuple[CellChange, ...]:
+    """The cells that became slower by more than ``threshold`` with their whole interval, the worst first.
+
+    Args:
+        comparison: From :func:`compare_grids`.
+        threshold: 0.05 for 5 %.
+
+    Raises:
+        InputError: a threshold below 0.
+    """
+    if not 0 <= threshold < math.inf:
+        raise InputError(f"got threshold {threshold}, expected a share such as 0.05, not below 0")
+    slower = [change for change in comparison.cells if change.low is not None and change.low > 1 + threshold]
+    return tuple(sorted(slower, key=lambda change: -(change.low or 0.0)))
+
+
+def _key(row: GridRow) -> Key:
+    return row.model, row.variant, row.device, row.loader, row.batch, row.size
+
+
+def _measured(study: GridStudy) -> dict[Key, GridRow]:
+    return {_key(row): row for row in study.rows if row.time_s is not None}
+
+
+def _refuse(before: GridStudy, after: GridStudy) -> None:
+    for which, study in (("first", before), ("second", after)):
+        if study.run.get("purpose") != "bench":
+            raise InputError(f"the {which} run is that of a tune; expected two runs of redline bench")
+    digests = [
+        {model["name"]: model.get("sha256") for model in study.run.get("models", ())} for study in (before, after)
+    ]
+    for name in digests[0].keys() & digests[1].keys():
+        was, now = digests[0][name], digests[1][name]
+        if was and now and was != now:
+            raise InputError(
+                f"model {name} has sha256 {was[:12]}… in the first run and {now[:12]}… in the second: its weights or "
+                "graph are others, so a difference in time would say nothing about the software; bench the same model"
+            )
+    settings = [study.run.get("settings", {}) for study in (before, after)]
+    for name in _MEANING:
+        was, now = settings[0].get(name), settings[1].get(name)
+        if was != now:
+            raise InputError(
+                f"{name} was {was} in the first run and is {now} in the second: a time means something else there; "
+                "run the second again with the first one's settings"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Grounds:
+    """On which devices the two runs had the same machine, and the same variant as their baseline."""
+
+    same_machine: frozenset[str]
+    same_baseline: frozenset[str]
+
+    @classmethod
+    def of(cls, before: GridStudy, after: GridStudy) -> _Grounds:
+        devices = {*before.devices, *after.devices}
+        named = [study.run.get("settings", {}).get("baseline") or {} for study in (before, after)]
+        return cls(
+            same_machine=frozenset(device for device in devices if _same_machine(before, after, device)),
+            same_baseline=frozenset(device for device in devices if named[0].get(device) == named[1].get(device)),
+        )
+
+    def control(self, device: str) -> bool:
+        """Whether the baseline is expected to take the same time in both."""
+        return device in self.same_machine & self.same_baseline
+
+
+def _changes(pairs: Sequence[tuple[GridRow, GridRow]], grounds: _Grounds) -> list[CellChange]:
+    spreads = {
+        device: process_spread(row for pair in pairs for row in pair if row.device == device)
+        for device in unique(before.device for before, _ in pairs)
+    }
+    plain = {
+        before.cell: unpaired_ratio(before.windows_s, after.windows_s, spread=spreads[before.device])
+        for before, after in pairs
+        if before.clock == after.clock
+    }
+    changes = []
+    for before, after in pairs:
+        ratio = plain.get(before.cell)
+        control = None
+        if ratio is not None and grounds.control(before.device):
+            control = _with_control(before, after, ratio, pairs, plain)
+        changes.append(_change(before, after, ratio, control, same_machine=before.device in grounds.same_machine))
+    return changes
+
+
+def _change(
+    before: GridRow, after: GridRow, ratio: LogRatio | None, control: LogRatio | None, *, same_machine: bool
+) -> CellChange:
+    low = high = verdict = None
+    if ratio is not None:
+        if control is None and same_machine:
+            ratio = LogRatio(ratio.centre, ratio.half_width + WITHOUT_CONTROL)
+        both = [ratio, control] if control else [ratio]
+        low, high = min(r.low for r in both), max(r.high for r in both)
+        verdict = _verdict(low, high)
+    return CellChange(
+        before=before,
+        after=after,
+        ratio=ratio.value if ratio else None,
+        low=low,
+        high=high,
+        verdict=verdict,
+        controlled=control is not None,
+        host_memory=_over(before.host_bytes, after.host_bytes),
+        device_memory=_over(before.device_bytes, after.device_bytes),
+        note=_note(before, after),
+    )
+
+
+def _verdict(low: float, high: float) -> Verdict:
+    if low > 1:
+        return "slower"
+    return "faster" if high < 1 else "no difference"
+
+
+def _over(before: int | None, after: int | None) -> float | None:
+    return after / before if before and after else None
+
+
+def _note(before: GridRow, after: GridRow) -> str | None:
+    told = []
+    if before.clock != after.clock:
+        told.append(f"timed on the {before.clock} before and on the {after.clock} now: not compared")
+    if before.layers_text != after.layers_text:
+        told.append(f"ran {before.layers_text} before and {after.layers_text} now")
+    if before.elsewhere != after.elsewhere:
+        told.append(f"on other providers before: {before.elsewhere or 'none'}, now: {after.elsewhere or 'none'}")
+    return "; ".join(told) or None
+
+
+def _with_control(
+    before: GridRow,
+    after: GridRow,
+    ratio: LogRatio,
+    pairs: Iterable[tuple[GridRow, GridRow]],
+    plain: Mapping[str, LogRatio | None],
+) -> LogRatio | None:
+    """The ratio with what the control cells changed by taken out; None without a control."""
+    if before.verdict == "baseline" or after.verdict == "baseline":
+        return _against_others(before, ratio, pairs, plain)
+    widths = [_speedup_width(row) for row in (before, after)]
+    if widths[0] is None or widths[1] is None or not before.speedup or not after.speedup:
+        return None
+    # Two independent intervals: their half widths add in quadrature.
+    return LogRatio(math.log(before.speedup / after.speedup), math.hypot(widths[0], widths[1]))
+
+
+def _speedup_width(row: GridRow) -> float | None:
+    return math.log(row.speedup_high / row.speedup_low) / 2 if row.speedup_high and row.speedup_low else None
+
+
+def _against_others(
+    baseline: GridRow,
+    ratio: LogRatio,
+    pairs: Iterable[tuple[GridRow, GridRow]],
+    plain: Mapping[str, LogRatio | None],
+) -> LogRatio | None:
+    others = [
+        other.centre
+        for row, _ in pairs
+        if row.cell != baseline.cell and _point(row) == _point(baseline) and (other := plain.get(row.cell))
+    ]
+    return LogRatio(ratio.centre - median(others), ratio.half_width) if others else None
+
+
+def _point(row: GridRow) -> tuple[str, str, str, int, str]:
+    return row.model, row.device, row.loader, row.batch, row.size
+
+
+def _same_machine(before: GridStudy, after: GridStudy, device: str) -> bool:
+    """Whether the hardware is the same: the processor and how much of it may be used, or the GPU."""
+    conditions = [_conditions(study) for study in (before, after)]
+    parts = ("GPU",) if device == "cuda" else ("processor", "usable cores", "container's CPU limit")
+    return all(conditions[0].get(part) == conditions[1].get(part) for part in parts)
+
+
+def _differences(before: GridStudy, after: GridStudy) -> tuple[Difference, ...]:
+    was, now = _conditions(before), _conditions(after)
+    return tuple(
+        Difference(what, was.get(what, "unknown"), now.get(what, "unknown"))
+        for what in unique([*was, *now])
+        if was.get(what) != now.get(what)
+    )
+
+
+_MACHINE = {
+    "processor": "cpu",
+    "instructions": "flags",
+    "usable cores": "cores_available",
+    "memory": "memory_bytes",
+    "container's CPU limit": "container_cpu_limit",
+    "container's memory limit": "container_memory_bytes",
+    "frequency governor": "governor",
+    "turbo": "turbo",
+    "hypervisor": "hypervisor",
+    "system": "os",
+    "kernel": "kernel",
+    "Python": "python",
+}
+_GPU = {"GPU": "name", "GPU driver": "driver", "CUDA": "cuda", "GPU memory": "memory_bytes"}
+_SETTINGS = ("rounds", "repeats", "seed", "threads", "window_s", "warmup_s")
+
+
+def _conditions(study: GridStudy) -> dict[str, str]:
+    """Everything that may explain a difference, in words; several machines are listed."""
+    run = study.run
+    places = [node.get("environment") or {} for node in study.nodes.values()] or [run.get("environment") or {}]
+    found = {what: _listed(place.get(name) for place in places) for what, name in _MACHINE.items()}
+    gpus = [gpu for place in (*places, run.get("environment") or {}) for gpu in place.get("gpus") or ()]
+    found |= {what: _listed(gpu.get(name) for gpu in gpus) for what, name in _GPU.items() if gpus}
+    found |= {"redline": str(run.get("redline")), "commit": str(run.get("commit"))}
+    for kind in ("versions", "variables"):
+        for name in unique(name for place in places for name in place.get(kind) or {}):
+            found.setdefault(name, _listed((place.get(kind) or {}).get(name) for place in places))
+    settings = run.get("settings", {})
+    found |= {name: str(settings.get(name)) for name in _SETTINGS}
+    found |= {f"baseline on {device}": str(name) for device, name in (settings.get("baseline") or {}).items()}
+    found["images"] = str((run.get("data") or {}).get("source"))
+    found |= {f"preprocessing of {m['name']}": str(m.get("preprocess")) for m in run.get("models", ())}
+    return found
+
+
+def _listed(values: Iterable[Any]) -> str:
+    texts = [",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) for value in values]
+    return "; ".join(unique(texts))
+
+
+def _notes(before: GridStudy, after: GridStudy, changes: Sequence[CellChange]) -> tuple[str, ...]:
+    told = []
+    for device in unique(change.after.device for change in changes):
+        mine = [change for change in changes if change.after.device == device and change.ratio is not None]
+        if mine:
+            told.append(_about_control(device, mine, same=_same_machine(before, after, device)))
+    compared = sum(change.verdict is not None for change in changes)
+    told.append(f"of {compared} cells with 99 % intervals, about {math.ceil(compared / 100)} may differ by accident")
+    if compared < len(changes):
+        told.append(
+            f"{cells(len(changes) - compared, len(changes))} could not be compared: too few rounds, or two clocks"
+        )
+    for name in unique(model["name"] for study in (before, after) for model in study.run.get("models", ())):
+        models = [m for study in (before, after) for m in study.run.get("models", ()) if m["name"] == name]
+        if len(models) == 2 and not all(model.get("sha256") for model in models):
+            told.append(f"{name} has no digest in both runs: that it is the same model is taken on trust")
+    return tuple(told)
+
+
+def _about_control(device: str, changes: Sequence[CellChange], *, same: bool) -> str:
+    if not same:
+        part = "GPU" if device == "cuda" else "processor"
+        return f"on {device} the {part} is another, so the ratios are those of the machines and software together"
+    controlled = [change for change in changes if change.controlled]
+    if not controlled:
+        wide = f"{100 * WITHOUT_CONTROL:.0f} %"
+        return f"on {device} no baseline was measured in both runs: intervals are {wide} wider for want of a control"
+    shifts = [change.ratio - 1 for change in controlled if change.before.verdict == "baseline" and change.ratio]
+    moved = f", which changed by {_percents(shifts)} itself," if shifts else ""
+    text = f"on {device} the baseline{moved} is the control: intervals hold the ratio with and without its change"
+    if len(controlled) < len(changes):
+        text += f"; {cells(len(changes) - len(controlled), len(changes))} lack it"
+    return text
+
+
+def _percents(shares: Sequence[float]) -> str:
+    """Changes as a range.
+
+    >>> _percents([0.012]), _percents([-0.004, 0.03])
+    ('+1.2 %', '-0.4 to +3.0 %')
+    """
+    low, high = (f"{100 * value:+.1f}" for value in (min(shares), max(shares)))
+    return f"{low} %" if low == high else f"{low} to {high} %"
