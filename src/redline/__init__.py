@@ -16,7 +16,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from redline.commands.bench import bench as bench
     from redline.commands.build import build as build
+    from redline.commands.compare import compare as compare
     from redline.commands.doctor import doctor as doctor
     from redline.commands.export import export as export
     from redline.commands.models import models as models
@@ -32,7 +34,9 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "Session": "redline.core.session",
+    "bench": "redline.commands.bench",
     "build": "redline.commands.build",
+    "compare": "redline.commands.compare",
     "doctor": "redline.commands.doctor",
     "export": "redline.commands.export",
     "models": "redline.commands.models",
@@ -45,7 +49,9 @@ _PUBLIC = {
 }
 __all__ = [
     "Session",
+    "bench",
     "build",
+    "compare",
     "doctor",
     "export",
     "models",

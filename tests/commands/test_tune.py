@@ -18,7 +18,7 @@ from tests.onnx_models import conv_model, five_inputs, integer_input, no_inputs
 import redline
 from redline.cli import main
 from redline.commands.tune import TuneResult, tune
-from redline.commands.tune_measure import _GEMM_TRIALS
+from redline.commands.ceilings import _GEMM_TRIALS
 from redline.core.errors import InputError, WorkerError
 from redline.core.files import sha256_of
 from redline.measurement.results import read_records
@@ -79,15 +79,15 @@ def tuned(net: str, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     out = tmp_path_factory.mktemp("tuned") / "out"
     names = ("torch-eager-fp32", "torchscript-fp32", ORT, "onnxruntime-int8-dynamic", "onnxruntime-fp16")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("redline.commands.tune_measure._GEMM_TRIALS", _GEMM_TRIALS[:1])
+        patch.setattr("redline.commands.ceilings._GEMM_TRIALS", _GEMM_TRIALS[:1])
         return tune(net, out, data=photos, options=options(*names)), out
 
 
 @pytest.fixture
 def no_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measuring this machine's limits takes longer than tuning a model of three layers."""
-    monkeypatch.setattr("redline.commands.tune_measure._GEMM_TRIALS", ())
-    monkeypatch.setattr("redline.commands.tune_measure.copy_gbytes_per_s", lambda threads: 10.0)
+    monkeypatch.setattr("redline.commands.ceilings._GEMM_TRIALS", ())
+    monkeypatch.setattr("redline.commands.ceilings.copy_gbytes_per_s", lambda threads: 10.0)
 
 
 def test_every_variant_answers_as_the_model_does(tuned: tuple[TuneResult, Path]) -> None:

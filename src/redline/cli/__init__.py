@@ -37,7 +37,9 @@ COMMANDS: tuple[str, ...] = (
     "build",
     "run",
     "verify",
+    "bench",
     "report",
+    "compare",
 )
 
 
@@ -79,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         code, message = _unforeseen(error)
         return _fail(message, code, debug=debug)
     if code == EXIT_INTERRUPTED:  # typer makes this code of Ctrl-C
-        more = "; go on with --resume" if words[:1] == ["tune"] else ""
+        more = "; go on with --resume" if words[:1] in (["tune"], ["bench"]) else ""
         return _fail(f"interrupted; what was finished is kept{more}", EXIT_INTERRUPTED, debug=debug)
     return code if isinstance(code, int) else 0
 

@@ -11,7 +11,7 @@ from typing import Any
 from redline.backends import BACKENDS, why_not
 from redline.backends.nvidia import find_gpus
 from redline.core.artifact import Layers
-from redline.core.errors import DeviceError, WorkerError
+from redline.core.errors import DeviceError
 from redline.core.host import cpu_info
 from redline.measurement.worker import Source, call_in_fresh_process, thread_environment
 from redline.variants import FileStep, Variant
@@ -181,22 +181,3 @@ def _compile_source(variant: Variant, place: Place, files: Files) -> Source:
             arguments["options"] = {**variant.options, **threads}
     step = variant.compiler or "compile_engine"
     return Source(factory=f"{STEPS}:{step}", arguments=arguments, environment=place.environment)
-
-
-def measure_gpu(environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Records of what the GPU reaches at best: matrix products in each type, and copies of its own memory.
-
-    Empty where PyTorch, which measures it, cannot use the GPU.
-    """
-    source = Source(factory="redline.networks.ceilings:gpu_ceilings", arguments={}, environment=environment)
-    try:
-        found = call_in_fresh_process(source, timeout_s=300)
-    except WorkerError:
-        return []
-    how = f"{found['size']} x {found['size']} matrix product, PyTorch on the GPU"
-    rates = [
-        {"kind": "ceiling", "precision": precision, "gflops": rate, "how": how}
-        for precision, rate in found["gflops"].items()
-    ]
-    copy = "copy of 1 GiB on the GPU, reads and writes counted"
-    return [*rates, {"kind": "bandwidth", "gbytes_per_s": found["gbytes_per_s"], "how": copy}]

@@ -1,0 +1,59 @@
+"""``redline compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from redline.cli.common import JsonFlag, console, print_json
+
+
+def compare_command(
+    before: Annotated[Path, typer.Argument(metavar="A.jsonl", help="A run of redline bench.")],
+    after: Annotated[Path, typer.Argument(metavar="B.jsonl", help="The run to hold against it.")],
+    fail_on_regression: Annotated[
+        str | None, typer.Option(metavar="5%", help="End with exit code 1 if a cell is slower by more, noise apart.")
+    ] = None,
+    json: JsonFlag = False,
+) -> int:
+    """Hold two runs of a grid against each other: machines, versions or commits.
+
+    Example: `redline compare before.jsonl after.jsonl --fail-on-regression 5%`
+    """
+    import redline
+    from redline.grid.compare import regressions
+    from redline.reporting.grid_terminal import comparison_table
+
+    limit = parse_share(fail_on_regression) if fail_on_regression else None
+    comparison = redline.compare(before, after)
+    slower = regressions(comparison, limit) if limit is not None else ()
+    if json:
+        print_json({**comparison.to_json(), "regressions": [change.cell for change in slower]})
+    else:
+        console.print(comparison_table(comparison))
+        for difference in comparison.differences:
+            console.print(f"[yellow]Not alike:[/] {difference}")
+        for warning in comparison.warnings:
+            console.print(f"[yellow]Warning:[/] {warning}")
+        for change in slower:
+            console.print(f"[red]Slower than allowed:[/] {change.cell}")
+    return 1 if slower else 0
+
+
+def parse_share(text: str) -> float:
+    """A share from ``5%`` or ``0.05``.
+
+    >>> parse_share("5%"), parse_share("0.05")
+    (0.05, 0.05)
+    """
+    from redline.core.errors import InputError
+
+    try:
+        value = float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError as error:
+        raise InputError(f"got {text!r}, expected a share such as 5% or 0.05") from error
+    if not 0 <= value < 10:
+        raise InputError(f"got {text!r}, expected 0% to 1000%")
+    return value

@@ -1,0 +1,84 @@
+"""The batches that the cells of a group run on: made once, mapped by every worker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import Any, Self
+
+import redline.data
+from redline.commands.bench_workshop import ModelAt
+from redline.core.errors import InputError, RedlineError
+from redline.core.tensor import Array
+from redline.data.images import infer_preprocess
+from redline.data.loaders import RealLoader, dummy_batches
+from redline.grid.cells import Group
+from redline.grid.config import GridConfig
+from redline.measurement.shared_arrays import SharedBatches
+
+_IN_TURN = 4
+_SHIPPED = Path(redline.data.__file__).parent / "assets" / "photos"
+
+
+class Inputs:
+    """Batches of each loader of a group; four of each take turns, so that no cache holds the answer."""
+
+    #: What a worker calls to make a loader of its own.
+    factory = "redline.data.loaders:open_loader"
+
+    def __init__(self, model: ModelAt, group: Group, config: GridConfig) -> None:
+        self._model, self._group, self._config = model, group, config
+        self._shared: dict[str, SharedBatches] = {}
+        self._reasons: dict[str, str] = {}
+        self._stack = ExitStack()
+        self.loaders = tuple(dict.fromkeys(cell.loader for cell in group.cells))
+
+    def __enter__(self) -> Self:
+        for loader in self.loaders:
+            try:
+                batches = self._dummy() if loader == "dummy" else self._real()
+                self._shared[loader] = self._stack.enter_context(SharedBatches.create(batches))
+            except RedlineError as error:
+                self._reasons[loader] = str(error)
+        self.loaders = tuple(loader for loader in self.loaders if loader not in self._reasons)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def reason_against(self, loader: str) -> str | None:
+        """Why there are no such batches; None where there are."""
+        return self._reasons.get(loader)
+
+    def handle(self, loader: str) -> Mapping[str, Any]:
+        """What a worker maps them by."""
+        return self._shared[loader].handle
+
+    def loader_arguments(self, loader: str) -> dict[str, Any] | None:
+        """How a worker makes a loader that decodes while the model runs; None where there is nothing to decode."""
+        if loader != "real":
+            return None
+        signature = self._model.signature
+        preprocess = self._model.preprocess or infer_preprocess(signature)
+        if preprocess is None:
+            raise InputError(
+                f"loader real needs a model of images, {self._model.name} takes {signature.inputs[0].shape}"
+            )
+        return {
+            "folder": self._config.data or str(_SHIPPED),
+            "preprocess": preprocess.to_json(),
+            "input_name": signature.inputs[0].name,
+            "batch": self._group.batch,
+            "threads": self._config.threads,
+            "seed": self._config.seed,
+        }
+
+    def _dummy(self) -> list[dict[str, Array]]:
+        return dummy_batches(self._model.signature, self._group.batch, _IN_TURN, self._config.seed)
+
+    def _real(self) -> list[dict[str, Array]]:
+        arguments = self.loader_arguments("real") or {}
+        with RealLoader.from_json(arguments) as loader:
+            return list(islice(loader.batches(), _IN_TURN))

@@ -1,0 +1,198 @@
+"""What a study asks for, from a file or from flags; unknown keys and wrong types are refused by name."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from redline.core.errors import InputError
+from redline.variants import DEVICES, VARIANTS, Device
+
+LOADERS = ("dummy", "real")
+_LEAST = {"rounds": 3, "repeats": 1, "seed": 0, "threads": 0, "samples": 1}
+_LONGEST_WINDOW_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GridConfig:
+    """A grid: every model on every backend in every precision, device, loader, batch and size.
+
+    Attributes:
+        models: As on the command line.
+        name: Title of the report; empty for the models' names.
+        backends: What runs the model: torch, torch-compile, torchscript, onnxruntime, openvino, tensorrt …
+        precisions: fp32, tf32, fp16, bf16, int8 …; ``default`` where a runtime chooses itself.
+        devices: cpu, cuda.
+        loaders: ``dummy`` (random numbers) and ``real`` (decoded images).
+        batches: Batch sizes.
+        sizes: Image sizes, (height, width); empty takes each model's own.
+        baseline: The backend-precision pair, such as ``torch-fp32``, that the others are compared with on their device.
+        data: A folder of images for the loader ``real``; None takes the photographs that ship with Redline.
+        rounds: How often each cell has its turn in one generation of worker processes.
+        window_s: How long a turn is, at least.
+        warmup_s: The longest warm-up.
+        repeats: How many generations of worker processes.
+        cell_timeout_s: The most that one cell may take in one generation, all its steps together.
+        threads: Of every runtime and of the loaders; 0 takes every core that this process may use.
+        samples: The most samples that INT8 is calibrated on.
+        seed: Of the order, the random inputs and the shuffling of images.
+    """
+
+    models: tuple[str, ...]
+    name: str = ""
+    backends: tuple[str, ...] = ("torch", "onnxruntime", "openvino")
+    precisions: tuple[str, ...] = ("fp32",)
+    devices: tuple[Device, ...] = ("cpu",)
+    loaders: tuple[str, ...] = ("dummy",)
+    batches: tuple[int, ...] = (1,)
+    sizes: tuple[tuple[int, int], ...] = ()
+    baseline: str = "torch-fp32"
+    data: str | None = None
+    rounds: int = 10
+    window_s: float = 0.2
+    warmup_s: float = 3.0
+    repeats: int = 2
+    cell_timeout_s: float = 180.0
+    threads: int = 0
+    samples: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("models", "backends", "precisions", "devices", "loaders", "batches"):
+            _check_names(key, getattr(self, key))
+        _check_sizes(self.batches, self.sizes)
+        for key, least in _LEAST.items():
+            if getattr(self, key) < least:
+                raise InputError(f"{key} is {getattr(self, key)}, expected at least {least}")
+        if not 0 < self.window_s <= _LONGEST_WINDOW_S:
+            raise InputError(f"window_s is {self.window_s}, expected more than 0 and at most {_LONGEST_WINDOW_S}")
+        for key in ("warmup_s", "cell_timeout_s"):
+            if getattr(self, key) <= 0:
+                raise InputError(f"{key} is {getattr(self, key)}, expected more than 0")
+        _one_of(self.baseline, tuple(sorted({f"{v.backend}-{v.precision_word}" for v in VARIANTS})), "baseline")
+
+    def settings(self) -> dict[str, Any]:
+        """As it stands in a results file."""
+        return {key: _plain(value) for key, value in asdict(self).items()}
+
+
+#: What can be asked for.
+BACKEND_NAMES: tuple[str, ...] = tuple(dict.fromkeys(variant.backend for variant in VARIANTS))
+PRECISION_WORDS: tuple[str, ...] = tuple(dict.fromkeys(variant.precision_word for variant in VARIANTS))
+
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "backends": BACKEND_NAMES,
+    "precisions": PRECISION_WORDS,
+    "devices": DEVICES,
+    "loaders": LOADERS,
+}
+_TABLES = {
+    "": ("name", "models"),
+    "grid": ("backends", "precisions", "devices", "loaders", "batches", "sizes", "baseline"),
+    "measure": ("rounds", "window_s", "warmup_s", "repeats", "cell_timeout_s", "threads", "seed"),
+    "data": ("images", "samples"),
+}
+_NUMBERS = frozenset(("window_s", "warmup_s", "cell_timeout_s"))
+_WHOLE = frozenset(("rounds", "repeats", "threads", "seed", "samples"))
+_WORDS = frozenset(("name", "baseline", "images"))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The fields of :class:`GridConfig` that a study's file sets; flags may replace them.
+
+    Raises:
+        InputError: the file is missing, is no TOML, or has a key or a value that does not belong there; names it.
+    """
+    try:
+        tables = tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not a file; expected a study such as studies/resnet18.toml") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
+    found: dict[str, Any] = {}
+    for table, keys in _TABLES.items():
+        values = tables if not table else tables.get(table, {})
+        if not isinstance(values, dict):
+            raise InputError(f"{path}: {table} is {values!r}, expected a table [{table}]")
+        for key, value in values.items():
+            if not table and key in _TABLES:
+                continue
+            where = f"{path}: {key}" if not table else f"{path}: {table}.{key}"
+            _one_of(key, (*keys, *(_TABLES if not table else ())), f"{path}: key in [{table or 'top level'}]")
+            found[key] = _typed(key, value, where)
+    if "images" in found:
+        found["data"] = str(path.parent / cast("str", found.pop("images")))
+    return found
+
+
+def parse_image_size(value: object) -> tuple[int, int]:
+    """Height and width from ``224`` or ``"224x320"``.
+
+    >>> parse_image_size(224), parse_image_size("480x640")
+    ((224, 224), (480, 640))
+    """
+    parts = str(value).lower().split("x")
+    if isinstance(value, bool) or not 1 <= len(parts) <= 2 or not all(part.isdigit() for part in parts):
+        raise InputError(f"got size {value!r}, expected 224 or '224x320' (height x width)")
+    return int(parts[0]), int(parts[-1])
+
+
+def _check_names(key: str, values: tuple[Any, ...]) -> None:
+    if not values:
+        raise InputError(f"{key} is empty, expected at least one")
+    if len(set(values)) < len(values):
+        raise InputError(f"{key} names something twice: {', '.join(map(str, values))}")
+    for value in values if key in _KNOWN else ():
+        _one_of(value, _KNOWN[key], key)
+
+
+def _check_sizes(batches: tuple[int, ...], sizes: tuple[tuple[int, int], ...]) -> None:
+    if min(batches) < 1:
+        raise InputError(f"batches are {batches}, expected sizes of at least 1")
+    if any(min(size) < 1 for size in sizes):
+        raise InputError(f"sizes are {sizes}, expected at least 1x1")
+
+
+def _typed(key: str, value: object, where: str) -> object:
+    if key in _WORDS:
+        return _expect(value, str, where, "text")
+    if key in _WHOLE:
+        return _expect(value, int, where, "a whole number")
+    if key in _NUMBERS:
+        return float(cast("float", _expect(value, (int, float), where, "a number")))
+    items = cast("list[object]", _expect(value, list, where, "a list"))
+    if key == "sizes":
+        return tuple(parse_image_size(item) for item in items)
+    if key == "batches":
+        return tuple(_expect(item, int, where, "whole numbers") for item in items)
+    return tuple(_expect(item, str, where, "texts") for item in items)
+
+
+def _expect(value: object, kind: type | tuple[type, ...], where: str, words: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise InputError(f"{where} is {value!r}, expected {words}")
+    return value
+
+
+def _one_of(value: str, names: tuple[str, ...], what: str) -> None:
+    if value not in names:
+        close = difflib.get_close_matches(str(value), names, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}"
+        raise InputError(f"got {value!r} as {what}; {hint}")
+
+
+def _plain(value: object) -> object:
+    return [_plain(item) for item in value] if isinstance(value, (tuple, list)) else value
+
+
+def from_mapping(values: Mapping[str, Any]) -> GridConfig:
+    """The inverse of :meth:`GridConfig.settings`."""
+    known = {key: values[key] for key in GridConfig.__dataclass_fields__ if key in values}
+    for key, value in known.items():
+        if isinstance(value, list):
+            known[key] = tuple(tuple(item) if isinstance(item, list) else item for item in value)
+    return GridConfig(**known)
