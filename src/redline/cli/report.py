@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from redline.cli.common import JsonFlag, console, print_json
 
+if TYPE_CHECKING:
+    from redline.grid.rows import GridStudy
+    from redline.measurement.summary import Study
+
 
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN.jsonl", help="The results.jsonl that a run wrote.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN.jsonl", help="What redline tune or redline bench wrote.")],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The file to write: .html, .md or .csv; without it, a table.")
     ] = None,
@@ -22,12 +26,37 @@ def report_command(
     Example: `redline report out/results.jsonl -o report.html`
     """
     from redline.commands.report import report
-    from redline.reporting.table import terminal_table, values_of
+    from redline.grid.rows import GridStudy
 
     study = report(run, out)
     if as_json:
-        print_json({"rows": [values_of(row) for row in study.rows], "conclusion": study.conclusion})
+        print_json(_as_json(study))
     elif out is not None:
         console.print(f"wrote {out}", markup=False, soft_wrap=True)
+    elif isinstance(study, GridStudy):
+        _print_grid(study)
     else:
+        from redline.reporting.table import terminal_table
+
         console.print(terminal_table(study))
+
+
+def _as_json(study: Study | GridStudy) -> dict[str, Any]:
+    from redline.grid.rows import GridStudy
+    from redline.reporting.grid_table import for_machines
+    from redline.reporting.table import values_of
+
+    if isinstance(study, GridStudy):
+        return for_machines(study)
+    return {"rows": [values_of(row) for row in study.rows], "conclusion": study.conclusion}
+
+
+def _print_grid(study: GridStudy) -> None:
+    from redline.reporting.grid_terminal import grid_table
+
+    console.print(grid_table(study))
+    told = [("Odd", f"{anomaly.text} {anomaly.cause}") for anomaly in study.anomalies]
+    told += [("Warning", warning) for warning in study.warnings]
+    told += [(item.goal, item.text) for item in study.conclusions.recommendations]
+    for label, text in told:
+        console.print(f"\n{label}: {text}", markup=False, soft_wrap=True)

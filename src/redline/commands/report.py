@@ -6,24 +6,32 @@ import importlib
 from pathlib import Path
 
 from redline.core.errors import ArtifactError, InputError
-from redline.measurement.summary import Study, read_study
+from redline.grid.rows import GridStudy, is_grid, summarize_grid
+from redline.measurement.results import read_records
+from redline.measurement.summary import Study, summarize
 
 WRITERS = {
     ".html": "redline.reporting.html:write_html",
     ".md": "redline.reporting.markdown:write_markdown",
     ".csv": "redline.reporting.csv:write_csv",
 }
+GRID_WRITERS = {
+    ".html": "redline.reporting.grid_html:write_grid_html",
+    ".md": "redline.reporting.grid_markdown:write_grid_markdown",
+    ".csv": "redline.reporting.grid_csv:write_grid_csv",
+}
 
 
-def report(run: str | Path, out: str | Path | None = None) -> Study:
+def report(run: str | Path, out: str | Path | None = None) -> Study | GridStudy:
     """Read the results of a run and, with ``out``, write them for people.
 
     Args:
-        run: The ``results.jsonl`` of a run; one that was interrupted is read as far as it got.
+        run: What ``redline tune`` or ``redline bench`` wrote; a run that was interrupted is read as far as it got.
         out: A file whose suffix chooses the form: ``.html`` (one self-contained page), ``.md`` or ``.csv``.
 
     Returns:
-        What the file says, summarized: the rows of the table, the conditions, the conclusion.
+        What the file says, summarized: the rows of the table, the conditions, the conclusions. A ``GridStudy`` of a
+        benchmark, a ``Study`` of a tune.
 
     Raises:
         InputError: ``out`` has another suffix, or is the results file itself.
@@ -35,11 +43,14 @@ def report(run: str | Path, out: str | Path | None = None) -> Study:
         raise InputError(f"got {out.name}, expected a name that ends in {', '.join(WRITERS)}")
     if out is not None and out.resolve() == run.resolve():
         raise InputError(f"got {out} as input and output, expected another output file")
+    records = read_records(run)
+    study: Study | GridStudy
     try:
-        study = read_study(run)
+        study = summarize_grid(records) if is_grid(records) else summarize(records)
     except (KeyError, TypeError, AttributeError) as error:
         raise ArtifactError(f"{run} has a record that cannot be read ({error!r}); make the run again") from error
     if out is not None:
-        module, name = WRITERS[out.suffix.lower()].split(":")
+        writers = GRID_WRITERS if isinstance(study, GridStudy) else WRITERS
+        module, name = writers[out.suffix.lower()].split(":")
         getattr(importlib.import_module(module), name)(study, out)
     return study

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Protocol
 
 from redline.measurement.summary import SAMPLES_FOR_P99, Row
 
 DASH = "–"
 P99_SAMPLES = SAMPLES_FOR_P99
+
+
+class Compared(Protocol):
+    """A row that was compared with a baseline."""
+
+    @property
+    def speedup(self) -> float | None:
+        """Times as fast as the baseline."""
+
+    @property
+    def verdict(self) -> str | None:
+        """What that means: faster, slower, no difference, or the baseline itself."""
 
 
 def digits(value: float | None, significant: int = 3) -> str:
@@ -149,7 +162,7 @@ def interval(low: float | None, high: float | None) -> str:
     return f"{low:.{decimals}f}–{high:.{decimals}f}"
 
 
-def verdict(row: Row) -> str:
+def verdict(row: Compared) -> str:
     """What the speed-up means, in words: the ratio is only a claim when its interval leaves 1 out."""
     match row.verdict:
         case "baseline":
