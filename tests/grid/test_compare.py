@@ -108,6 +108,17 @@ def test_without_a_baseline_the_interval_is_wider_and_says_so() -> None:
     assert {c.verdict for c in big.cells if c.after.variant == "openvino-fp32"} == {"slower"}
 
 
+def test_without_repeats_the_interval_is_wider_and_says_so() -> None:
+    called = 0
+    for seed in range(6):
+        runs = [study(10 * seed + n, repeats=1, rounds=12, process_noise=0.01) for n in range(2)]
+        found = compare_grids(*runs)
+        called += sum(change.verdict != "no difference" for change in found.cells)
+    assert called <= 0.05 * 6 * len(found.cells)
+    assert "on cpu neither run was repeated in new processes: intervals are 3 % wider" in found.notes
+    assert not any("neither run" in note for note in compare_grids(FIRST, SECOND).notes)
+
+
 def test_another_baseline_is_no_control() -> None:
     found = compare_grids(FIRST, study(2, baseline={"cpu": "onnxruntime-fp32", "cuda": "torch-eager-fp32"}))
     assert {change.controlled for change in found.cells if change.after.device == "cpu"} == {False}

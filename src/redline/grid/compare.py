@@ -13,12 +13,16 @@ from redline.grid.derive import GridRow, unique
 from redline.grid.rows import GridStudy
 from redline.grid.unpaired import LogRatio, process_spread, unpaired_ratio
 from redline.grid.wording import cells, names
+from redline.measurement.stats import LAYOUT_EFFECT
 
 Verdict = Literal["faster", "slower", "no difference"]
 #: Settings that decide what a time means; how many rounds and repeats there are only decides how well it is known.
 _MEANING = ("threads", "window_s", "warmup_s")
 #: Without a control nothing tells a slower program from a slower hour of the machine: this much is allowed for.
 WITHOUT_CONTROL = 0.05
+#: Of runs without repeats nobody knows how far two processes of one file lie apart: three times what is allowed for
+#: where one run pairs them.
+UNREPEATED = 3 * LAYOUT_EFFECT
 Key = tuple[str, str, str, str, int, str]
 
 
@@ -85,7 +89,8 @@ def compare_grids(before: GridStudy, after: GridStudy) -> Comparison:
     within each run and in which whatever hit both alike cancels out. So a cell is called faster or slower only where
     both say so. The baseline's own cells have the other variants of their group as a control, by the median of
     their ratios. Where there is no control, or on another processor or GPU, where the baseline is expected to change,
-    the plain ratio stands: without a control, on the same machine, widened by :data:`WITHOUT_CONTROL`.
+    the plain ratio stands: without a control, on the same machine, widened by :data:`WITHOUT_CONTROL`. Where neither
+    run has repeats, every interval is widened by :data:`UNREPEATED`.
 
     Raises:
         InputError: the runs cannot be compared; says why.
@@ -196,17 +201,21 @@ def _changes(pairs: Sequence[tuple[GridRow, GridRow]], grounds: _Grounds) -> lis
         control = None
         if ratio is not None and grounds.control(before.device):
             control = _with_control(before, after, ratio, pairs, plain)
-        changes.append(_change(before, after, ratio, control, same_machine=before.device in grounds.same_machine))
+        if ratio is not None and control is None and before.device in grounds.same_machine:
+            ratio = _wider(ratio, WITHOUT_CONTROL)
+        if spreads[before.device] is None:
+            ratio, control = _wider(ratio, UNREPEATED), _wider(control, UNREPEATED)
+        changes.append(_change(before, after, ratio, control))
     return changes
 
 
-def _change(
-    before: GridRow, after: GridRow, ratio: LogRatio | None, control: LogRatio | None, *, same_machine: bool
-) -> CellChange:
+def _wider(ratio: LogRatio | None, allowance: float) -> LogRatio | None:
+    return LogRatio(ratio.centre, ratio.half_width + allowance) if ratio else None
+
+
+def _change(before: GridRow, after: GridRow, ratio: LogRatio | None, control: LogRatio | None) -> CellChange:
     low = high = verdict = None
     if ratio is not None:
-        if control is None and same_machine:
-            ratio = LogRatio(ratio.centre, ratio.half_width + WITHOUT_CONTROL)
         both = [ratio, control] if control else [ratio]
         low, high = min(r.low for r in both), max(r.high for r in both)
         verdict = _verdict(low, high)
@@ -350,6 +359,11 @@ def _notes(before: GridStudy, after: GridStudy, changes: Sequence[CellChange]) -
             told.append(_about_control(device, mine, same=_same_machine(before, after, device)))
     compared = sum(change.verdict is not None for change in changes)
     told.append(f"of {compared} cells with 99 % intervals, about {math.ceil(compared / 100)} may differ by accident")
+    for device in unique(change.after.device for change in changes):
+        rows = [row for change in changes for row in (change.before, change.after) if row.device == device]
+        if process_spread(rows) is None:
+            wide = f"{100 * UNREPEATED:.0f} %"
+            told.append(f"on {device} neither run was repeated in new processes: intervals are {wide} wider")
     if compared < len(changes):
         told.append(
             f"{cells(len(changes) - compared, len(changes))} could not be compared: too few rounds, or two clocks"

@@ -175,5 +175,7 @@ def _about_memory(rows: Rows, scope: Scope) -> Finding:
     else:
         verb = "need" if len(level) > 1 else "needs"
         text = f"{place} {names(row.title for row in level)} {verb} the least memory, {megabytes(least)} {where}"
-        text += f"; {rows[-1].title} needs the most, {megabytes(most)}"
+        largest = [row for row in rows if (1 + MEMORY_LEVEL) * (device_memory(row) or 0) >= most]
+        verb = "need" if len(largest) > 1 else "needs"
+        text += f"; {names(row.title for row in largest)} {verb} the most, {megabytes(most)}"
     return finding("memory", text, level)
