@@ -74,6 +74,8 @@ def bench(
         with ResultsFile(out) as results:
             _Bench(config, results, listener, cluster).run(resume=resume)
     finally:
+        if out.is_file() and not out.stat().st_size:
+            out.unlink()
         lock.release()
         Path(lock.lock_file).unlink(missing_ok=True)
     return read_grid(out)
@@ -230,7 +232,7 @@ class _Bench:
             if ("bandwidth", device) in kinds or (device == "cuda" and not find_gpus().gpus):
                 continue
             self._say("measure this machine's limits")
-            with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+            with tempfile.TemporaryDirectory() as scratch:
                 here = Path(scratch)
                 measured = measure_cpu(here, self._threads) if device == "cpu" else measure_gpu(self._threads)
             for record in measured:

@@ -1,0 +1,219 @@
+"""Bench measures a grid whole: every cell is a row once, whatever happens to some of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.onnx_models import conv_model
+
+from redline.cli import main
+from redline.commands.bench import bench, dry_run
+from redline.core.errors import BusyError, InputError
+from redline.grid.config import GridConfig
+from redline.grid.rows import GridStudy
+from redline.measurement.results import read_records
+from redline.variants import VARIANTS, Variant
+
+ORT = "onnxruntime-fp32"
+
+
+@pytest.fixture(autouse=True)
+def no_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("redline.commands.ceilings._GEMM_TRIALS", ())
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for index in range(3):
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(folder / f"{index}.png")
+    return folder
+
+
+def small(model: Path, **values: object) -> GridConfig:
+    given = {
+        "models": (str(model),),
+        "backends": ("onnxruntime",),
+        "batches": (1, 3),
+        "baseline": ORT,
+        "rounds": 3,
+        "window_s": 0.01,
+        "warmup_s": 0.1,
+        "repeats": 2,
+        "threads": 1,
+        **values,
+    }
+    return GridConfig(**given)  # type: ignore[arg-type]
+
+
+def outcomes(study: GridStudy) -> dict[str, str]:
+    return {row.cell.partition("/")[2].split("/", 1)[-1]: row.outcome for row in study.rows}
+
+
+def test_a_grid_is_measured_whole(tmp_path: Path, images: Path) -> None:
+    config = small(
+        conv_model(tmp_path / "model.onnx"), precisions=("fp32", "int8-dynamic"), loaders=("dummy", "real"),
+        data=str(images),
+    )  # fmt: skip
+    study = bench(config, tmp_path / "run.jsonl")
+    assert [row.outcome for row in study.rows] == ["measured"] * 8
+    assert study.run["cells"] == 8
+    for row in study.rows:
+        assert len(row.windows_s) == 2
+        assert all(len(repeat) == 3 for repeat in row.windows_s)
+        assert row.calls >= 2 * 3 * 2
+        assert row.time_s is not None
+        assert row.time_s > 0
+        assert row.host_bytes is not None
+        assert row.host_bytes > 10_000_000
+        assert row.weights_bytes
+        assert row.top1_agreement is not None
+        assert (row.pipeline_s is not None) == (row.loader == "real") == (row.serial_s is not None)
+    base = [row for row in study.rows if row.variant == ORT]
+    assert {row.verdict for row in base} == {"baseline"}
+    assert {row.precision for row in study.rows} == {"fp32", "int8"}
+    records = read_records(tmp_path / "run.jsonl")
+    assert records[0]["clock"]["overhead_s"] < 1e-3
+    assert Counter(record["kind"] for record in records)["process"] == 16
+
+
+def test_what_cannot_run_here_is_a_row_with_the_reason(tmp_path: Path) -> None:
+    config = small(
+        conv_model(tmp_path / "model.onnx"), backends=("onnxruntime", "torch", "tensorrt"), devices=("cpu", "cuda"),
+        precisions=("fp32", "int8"), batches=(1,),
+    )  # fmt: skip
+    study = bench(config, tmp_path / "run.jsonl")
+    reasons = {(row.variant, row.device): row.reason for row in study.rows if row.outcome == "skipped"}
+    assert reasons["torch-eager-fp32", "cpu"] == f"{config.models[0]} is an ONNX file, and this runs PyTorch models"
+    assert reasons["torch-int8", "cpu"] == "there is no torch in int8 on cpu"
+    assert reasons["tensorrt-fp32", "cpu"] == "there is no tensorrt in fp32 on cpu"
+    assert "no NVIDIA" in str(reasons[ORT, "cuda"])
+    assert [row.variant for row in study.rows if row.outcome == "measured"] == [ORT, "onnxruntime-int8-static"]
+
+
+def test_a_cell_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = Variant(
+        name="broken-fp32", title="Broken", backend="onnxruntime", runtime="onnxruntime", requested="fp32",
+        file="optimized", options={"graph_optimization": "everything"},
+    )  # fmt: skip
+    monkeypatch.setattr("redline.grid.cells.VARIANTS", (*VARIANTS, broken))
+    study = bench(small(conv_model(tmp_path / "model.onnx")), tmp_path / "run.jsonl")
+    failed = [row for row in study.rows if row.variant == "broken-fp32"]
+    assert {(row.outcome, row.stage) for row in failed} == {("failed", "build")}
+    assert all("graph_optimization" in str(row.reason) for row in failed)
+    assert {row.outcome for row in study.rows if row.variant == ORT} == {"measured"}
+
+
+def test_a_cell_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
+    config = small(conv_model(tmp_path / "model.onnx"), cell_timeout_s=0.001, batches=(1,))
+    study = bench(config, tmp_path / "run.jsonl")
+    (row,) = study.rows
+    assert row.outcome == "failed"
+    assert "no answer in" in str(row.reason)
+
+
+def test_a_model_that_lacks_a_size_fails_there_alone(tmp_path: Path) -> None:
+    config = small(conv_model(tmp_path / "model.onnx"), sizes=((16, 16), (32, 32)), batches=(1,))
+    study = bench(config, tmp_path / "run.jsonl")
+    found = {row.size: (row.outcome, row.reason) for row in study.rows}
+    assert found["16x16"] == ("measured", None)
+    assert found["32x32"] == ("failed", "it takes images of 16x16 only, got 32x32")
+
+
+def test_a_loader_without_images_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    config = small(conv_model(tmp_path / "model.onnx"), loaders=("dummy", "real"), data=str(tmp_path / "empty"))
+    study = bench(config, tmp_path / "run.jsonl")
+    assert {(row.loader, row.outcome) for row in study.rows} == {("dummy", "measured"), ("real", "skipped")}
+    assert all("no image" in str(row.reason) for row in study.rows if row.loader == "real")
+
+
+def test_where_no_model_loads_nothing_is_measured(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match="no model can be loaded"):
+        bench(small(tmp_path / "model.onnx"), tmp_path / "run.jsonl")
+    assert not (tmp_path / "run.jsonl").exists()
+
+
+def test_a_finished_run_is_not_measured_again(tmp_path: Path) -> None:
+    config = small(conv_model(tmp_path / "model.onnx"))
+    bench(config, tmp_path / "run.jsonl")
+    before = (tmp_path / "run.jsonl").read_bytes()
+    bench(config, tmp_path / "run.jsonl", resume=True)
+    assert (tmp_path / "run.jsonl").read_bytes() == before
+    with pytest.raises(InputError, match="holds a run already"):
+        bench(config, tmp_path / "run.jsonl")
+    with pytest.raises(InputError, match=r"another rounds \(3, now 4\)"):
+        bench(replace(config, rounds=4), tmp_path / "run.jsonl", resume=True)
+
+
+def test_an_interrupted_run_goes_on_from_its_last_window(tmp_path: Path) -> None:
+    config = small(conv_model(tmp_path / "model.onnx"), precisions=("fp32", "int8-dynamic"))
+    whole = bench(config, tmp_path / "run.jsonl")
+    lines = (tmp_path / "run.jsonl").read_bytes().splitlines(keepends=True)
+    kept = [json.loads(line) for line in lines]
+    middle = [index for index, record in enumerate(kept) if record["kind"] == "samples"][17]
+    (tmp_path / "run.jsonl").write_bytes(b"".join(lines[: middle + 1]) + lines[middle + 1][:20])
+    again = bench(config, tmp_path / "run.jsonl", resume=True)
+    assert outcomes(again) == outcomes(whole)
+    records = read_records(tmp_path / "run.jsonl")
+    windows = Counter((r["cell"], r["repeat"], r["round"]) for r in records if r["kind"] == "samples")
+    assert len(windows) == 4 * 2 * 3
+    assert set(windows.values()) == {1}
+    assert Counter(r["cell"] for r in records if r["kind"] == "cell") == Counter(row.cell for row in whole.rows)
+
+
+def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
+    import filelock
+
+    with filelock.FileLock(tmp_path / ".run.jsonl.lock"), pytest.raises(BusyError, match="another run"):
+        bench(small(conv_model(tmp_path / "model.onnx")), tmp_path / "run.jsonl")
+
+
+def test_a_dry_run_says_what_would_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells, seconds = dry_run(small(tmp_path / "model.onnx"))
+    assert len(cells) == 2
+    assert seconds > 1
+    words = ["bench", "resnet18", "--backend", "torch", "--precision", "int8", "--batch", "1,2", "--size", "96"]
+    assert main([*words, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "resnet18/torch-int8/cpu/dummy/2x96x96  skipped: there is no torch in int8 on cpu" in out
+    assert "4 cells, 2 x 10 turns each: about" in out
+    assert main([*words, "--dry-run", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["cells"]) == 4
+
+
+def test_the_command_line_measures_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = conv_model(tmp_path / "model.onnx")
+    out = tmp_path / "run.jsonl"
+    words = ["--backend", "onnxruntime", "--baseline", ORT, "--rounds", "3", "--duration", "0.01", "--warmup", "0.1"]
+    words += ["--repeats", "1", "--threads", "1"]
+    assert main(["bench", str(model), "-o", str(out), *words, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["cells"], told["measured"], told["failed"]) == (1, 1, 0)
+    assert main(["bench", str(model), "-o", str(out), *words, "--resume"]) == 0
+    assert "redline report" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["resnet18"], "got no results file; name one by -o run.jsonl"),
+        (["-o", "run.jsonl"], "got no model"),
+        (["resnet18", "-o", "run.csv"], "expected a results file that ends in .jsonl"),
+        (["resnet18", "-o", "run.jsonl", "--backend", "tensort"], "did you mean tensorrt?"),
+        (["resnet18", "-o", "run.jsonl", "--size", "12x"], "got size '12x'"),
+        (["--config", "nowhere.toml", "-o", "run.jsonl"], "nowhere.toml is not a file"),
+    ],
+)
+def test_bad_words_are_one_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *words]) == 2
+    assert told in capsys.readouterr().err
