@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -103,7 +104,8 @@ def test_without_a_baseline_the_interval_is_wider_and_says_so() -> None:
     found = compare_grids(*runs)
     assert not any(change.controlled for change in found.cells)
     assert all(change.high / change.low > 1.1 for change in found.cells if change.high and change.low)
-    assert "intervals are 5 % wider for want of a control" in found.notes[0]
+    assert found.warnings[0].startswith("on cpu all ")
+    assert found.warnings[0].endswith("cells have no control: intervals are 5 % wider there")
     big = compare_grids(runs[0], study(2, baseline={}, time=slower("openvino", 1.3)))
     assert {c.verdict for c in big.cells if c.after.variant == "openvino-fp32"} == {"slower"}
 
@@ -115,8 +117,8 @@ def test_without_repeats_the_interval_is_wider_and_says_so() -> None:
         found = compare_grids(*runs)
         called += sum(change.verdict != "no difference" for change in found.cells)
     assert called <= 0.05 * 6 * len(found.cells)
-    assert "on cpu neither run was repeated in new processes: intervals are 3 % wider" in found.notes
-    assert not any("neither run" in note for note in compare_grids(FIRST, SECOND).notes)
+    assert "on cpu neither run was repeated in new processes: intervals are 3 % wider" in found.warnings
+    assert compare_grids(FIRST, SECOND).warnings == ()
 
 
 def test_another_baseline_is_no_control() -> None:
@@ -131,8 +133,9 @@ def test_another_processor_is_compared_as_such() -> None:
     on_cpu = [change for change in found.cells if change.after.device == "cpu"]
     assert {change.verdict for change in on_cpu} == {"faster"}
     assert not any(change.controlled for change in on_cpu)
-    assert found.notes[0] == (
-        "on cpu the processor is another, so the ratios are those of the machines and software together"
+    (warning,) = found.warnings
+    assert warning.startswith(
+        "on cpu the processor, or how much of it may be used, is another: the ratios are those of "
     )
     assert {change.verdict for change in found.cells if change.after.device == "cuda"} == {"no difference"}
 
@@ -193,7 +196,7 @@ def test_cells_of_one_run_alone_are_named() -> None:
 def test_too_few_rounds_give_no_verdict() -> None:
     found = compare_grids(study(1, rounds=1, repeats=1), study(2, rounds=1, repeats=1))
     assert {(change.ratio, change.verdict) for change in found.cells} == {(None, None)}
-    assert any("could not be compared" in note for note in found.notes)
+    assert found.warnings == ("all 14 cells could not be compared: too few rounds, or two clocks",)
     assert regressions(found, 0.0) == ()
 
 
@@ -236,6 +239,21 @@ def test_what_cannot_be_compared_is_refused_with_the_reason(fields: dict[str, An
         compare_grids(FIRST, study(2, **fields))
 
 
+def test_a_machine_with_other_cores_takes_other_threads() -> None:
+    wider = in_environment(cores_available=8)
+    found = compare_grids(FIRST, study(2, lambda r: in_settings(threads=8)(wider(r))))
+    assert told(found) == {("usable cores", "2", "8"), ("threads", "2", "8")}
+
+
+def test_a_comparison_as_json_and_in_words() -> None:
+    found = compare_grids(FIRST, study(2, in_environment(python="3.11.4")))
+    assert [str(difference) for difference in found.differences] == ["Python was 3.12.1, is 3.11.4"]
+    value = json.loads(json.dumps(found.to_json()))
+    assert set(value) == {"differences", "cells", "only_before", "only_after", "notes", "warnings"}
+    assert value["cells"][0]["cell"] == found.cells[0].cell == found.cells[0].after.cell
+    assert value["cells"][0]["after_s"] == found.cells[0].after.time_s
+
+
 def test_the_first_run_is_checked_too() -> None:
     with pytest.raises(InputError, match="the first run is that of a tune"):
         compare_grids(study(1, in_run(purpose="tune")), study(2))
@@ -247,7 +265,7 @@ def test_a_model_without_a_digest_is_taken_on_trust() -> None:
             record["models"] = [{**record["models"][0], "sha256": None}]
         return record
 
-    assert any("taken on trust" in note for note in compare_grids(FIRST, study(2, change)).notes)
+    assert any("taken on trust" in text for text in compare_grids(FIRST, study(2, change)).warnings)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, float("nan"), float("inf")])

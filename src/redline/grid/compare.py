@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any, Literal
 
 from redline.core.errors import InputError
+from redline.grid.conditions import Difference, conditions_of, differences_of, same_machine
 from redline.grid.derive import GridRow, unique
 from redline.grid.rows import GridStudy
 from redline.grid.unpaired import LogRatio, process_spread, unpaired_ratio
@@ -24,15 +25,6 @@ WITHOUT_CONTROL = 0.05
 #: where one run pairs them.
 UNREPEATED = 3 * LAYOUT_EFFECT
 Key = tuple[str, str, str, str, int, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A condition that is not the same in both runs."""
-
-    what: str
-    before: str
-    after: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +50,29 @@ class CellChange:
     device_memory: float | None
     note: str | None = None
 
+    @property
+    def cell(self) -> str:
+        """Its name, the same in both runs."""
+        return self.after.cell
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value; the samples stay in the results files."""
+        found = {name: getattr(self, name) for name in _CHANGE_FIELDS}
+        return {**found, "before_s": self.before.time_s, "after_s": self.after.time_s}
+
+
+_CHANGE_FIELDS = (
+    "cell",
+    "ratio",
+    "low",
+    "high",
+    "verdict",
+    "controlled",
+    "host_memory",
+    "device_memory",
+    "note",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
@@ -68,7 +83,8 @@ class Comparison:
         cells: Those measured in both, in the order of the run afterwards.
         only_before: Cells that were measured in the first run alone.
         only_after: Cells that were measured in the second run alone.
-        notes: How the intervals were made, and what else a reader must know.
+        notes: How the intervals were made.
+        warnings: What limits the reading of the ratios.
     """
 
     before: GridStudy
@@ -78,6 +94,16 @@ class Comparison:
     only_before: tuple[str, ...]
     only_after: tuple[str, ...]
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value."""
+        lists = {name: list(getattr(self, name)) for name in ("only_before", "only_after", "notes", "warnings")}
+        return {
+            "differences": [asdict(difference) for difference in self.differences],
+            "cells": [change.to_json() for change in self.cells],
+            **lists,
+        }
 
 
 def compare_grids(before: GridStudy, after: GridStudy) -> Comparison:
@@ -108,11 +134,12 @@ def compare_grids(before: GridStudy, after: GridStudy) -> Comparison:
     return Comparison(
         before=before,
         after=after,
-        differences=_differences(before, after),
+        differences=differences_of(before, after),
         cells=tuple(changes),
         only_before=tuple(row.cell for key, row in was.items() if key not in now),
         only_after=tuple(row.cell for key, row in now.items() if key not in was),
-        notes=_notes(before, after, changes),
+        notes=_notes(changes),
+        warnings=_warnings(before, after, changes),
     )
 
 
@@ -155,9 +182,11 @@ def _refuse(before: GridStudy, after: GridStudy) -> None:
                 "graph are others, so a difference in time would say nothing about the software; bench the same model"
             )
     settings = [study.run.get("settings", {}) for study in (before, after)]
+    cores = [conditions_of(study)["usable cores"] for study in (before, after)]
     for name in _MEANING:
         was, now = settings[0].get(name), settings[1].get(name)
-        if was != now:
+        # A machine with other cores takes other threads: that is the comparison, not a mistake in it.
+        if was != now and (name != "threads" or cores[0] == cores[1]):
             raise InputError(
                 f"{name} was {was} in the first run and is {now} in the second: a time means something else there; "
                 "run the second again with the first one's settings"
@@ -176,7 +205,7 @@ class _Grounds:
         devices = {*before.devices, *after.devices}
         named = [study.run.get("settings", {}).get("baseline") or {} for study in (before, after)]
         return cls(
-            same_machine=frozenset(device for device in devices if _same_machine(before, after, device)),
+            same_machine=frozenset(device for device in devices if same_machine(before, after, device)),
             same_baseline=frozenset(device for device in devices if named[0].get(device) == named[1].get(device)),
         )
 
@@ -293,81 +322,41 @@ def _point(row: GridRow) -> tuple[str, str, str, int, str]:
     return row.model, row.device, row.loader, row.batch, row.size
 
 
-def _same_machine(before: GridStudy, after: GridStudy, device: str) -> bool:
-    """Whether the hardware is the same: the processor and how much of it may be used, or the GPU."""
-    conditions = [_conditions(study) for study in (before, after)]
-    parts = ("GPU",) if device == "cuda" else ("processor", "usable cores", "container's CPU limit")
-    return all(conditions[0].get(part) == conditions[1].get(part) for part in parts)
-
-
-def _differences(before: GridStudy, after: GridStudy) -> tuple[Difference, ...]:
-    was, now = _conditions(before), _conditions(after)
-    return tuple(
-        Difference(what, was.get(what, "unknown"), now.get(what, "unknown"))
-        for what in unique([*was, *now])
-        if was.get(what) != now.get(what)
-    )
-
-
-_MACHINE = {
-    "processor": "cpu",
-    "instructions": "flags",
-    "usable cores": "cores_available",
-    "memory": "memory_bytes",
-    "container's CPU limit": "container_cpu_limit",
-    "container's memory limit": "container_memory_bytes",
-    "frequency governor": "governor",
-    "turbo": "turbo",
-    "hypervisor": "hypervisor",
-    "system": "os",
-    "kernel": "kernel",
-    "Python": "python",
-}
-_GPU = {"GPU": "name", "GPU driver": "driver", "CUDA": "cuda", "GPU memory": "memory_bytes"}
-_SETTINGS = ("rounds", "repeats", "seed", "threads", "window_s", "warmup_s")
-
-
-def _conditions(study: GridStudy) -> dict[str, str]:
-    """Everything that may explain a difference, in words; several machines are listed."""
-    run = study.run
-    places = [node.get("environment") or {} for node in study.nodes.values()] or [run.get("environment") or {}]
-    found = {what: _listed(place.get(name) for place in places) for what, name in _MACHINE.items()}
-    gpus = [gpu for place in (*places, run.get("environment") or {}) for gpu in place.get("gpus") or ()]
-    found |= {what: _listed(gpu.get(name) for gpu in gpus) for what, name in _GPU.items() if gpus}
-    found |= {"redline": str(run.get("redline")), "commit": str(run.get("commit"))}
-    for kind in ("versions", "variables"):
-        for name in unique(name for place in places for name in place.get(kind) or {}):
-            found.setdefault(name, _listed((place.get(kind) or {}).get(name) for place in places))
-    settings = run.get("settings", {})
-    found |= {name: str(settings.get(name)) for name in _SETTINGS}
-    found |= {f"baseline on {device}": str(name) for device, name in (settings.get("baseline") or {}).items()}
-    found["images"] = str((run.get("data") or {}).get("source"))
-    found |= {f"preprocessing of {m['name']}": str(m.get("preprocess")) for m in run.get("models", ())}
-    return found
-
-
-def _listed(values: Iterable[Any]) -> str:
-    texts = [",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) for value in values]
-    return "; ".join(unique(texts))
-
-
-def _notes(before: GridStudy, after: GridStudy, changes: Sequence[CellChange]) -> tuple[str, ...]:
+def _notes(changes: Sequence[CellChange]) -> tuple[str, ...]:
     told = []
-    for device in unique(change.after.device for change in changes):
-        mine = [change for change in changes if change.after.device == device and change.ratio is not None]
-        if mine:
-            told.append(_about_control(device, mine, same=_same_machine(before, after, device)))
+    for device, mine in _compared_by_device(changes):
+        if any(change.controlled for change in mine):
+            base = [c.ratio - 1 for c in mine if c.ratio and "baseline" in (c.before.verdict, c.after.verdict)]
+            moved = f", which changed by {_percents(base)} itself," if base else ""
+            told.append(
+                f"on {device} the baseline{moved} is the control: intervals hold the ratio with and without that"
+            )
     compared = sum(change.verdict is not None for change in changes)
-    told.append(f"of {compared} cells with 99 % intervals, about {math.ceil(compared / 100)} may differ by accident")
-    for device in unique(change.after.device for change in changes):
-        rows = [row for change in changes for row in (change.before, change.after) if row.device == device]
-        if process_spread(rows) is None:
+    if compared:
+        told.append(
+            f"of {compared} cells with 99 % intervals, about {math.ceil(compared / 100)} may differ by accident"
+        )
+    return tuple(told)
+
+
+def _warnings(before: GridStudy, after: GridStudy, changes: Sequence[CellChange]) -> tuple[str, ...]:
+    told = []
+    for device, mine in _compared_by_device(changes):
+        lacking = [change for change in mine if not change.controlled]
+        if not same_machine(before, after, device):
+            part = "GPU" if device == "cuda" else "processor, or how much of it may be used,"
+            told.append(f"on {device} the {part} is another: the ratios are those of machines and software together")
+        elif lacking:
+            wide = f"{100 * WITHOUT_CONTROL:.0f} %"
+            told.append(
+                f"on {device} {cells(len(lacking), len(mine))} have no control: intervals are {wide} wider there"
+            )
+        if process_spread(row for change in mine for row in (change.before, change.after)) is None:
             wide = f"{100 * UNREPEATED:.0f} %"
             told.append(f"on {device} neither run was repeated in new processes: intervals are {wide} wider")
-    if compared < len(changes):
-        told.append(
-            f"{cells(len(changes) - compared, len(changes))} could not be compared: too few rounds, or two clocks"
-        )
+    lost = sum(change.verdict is None for change in changes)
+    if lost:
+        told.append(f"{cells(lost, len(changes))} could not be compared: too few rounds, or two clocks")
     for name in unique(model["name"] for study in (before, after) for model in study.run.get("models", ())):
         models = [m for study in (before, after) for m in study.run.get("models", ()) if m["name"] == name]
         if len(models) == 2 and not all(model.get("sha256") for model in models):
@@ -375,20 +364,9 @@ def _notes(before: GridStudy, after: GridStudy, changes: Sequence[CellChange]) -
     return tuple(told)
 
 
-def _about_control(device: str, changes: Sequence[CellChange], *, same: bool) -> str:
-    if not same:
-        part = "GPU" if device == "cuda" else "processor"
-        return f"on {device} the {part} is another, so the ratios are those of the machines and software together"
-    controlled = [change for change in changes if change.controlled]
-    if not controlled:
-        wide = f"{100 * WITHOUT_CONTROL:.0f} %"
-        return f"on {device} no baseline was measured in both runs: intervals are {wide} wider for want of a control"
-    shifts = [change.ratio - 1 for change in controlled if change.before.verdict == "baseline" and change.ratio]
-    moved = f", which changed by {_percents(shifts)} itself," if shifts else ""
-    text = f"on {device} the baseline{moved} is the control: intervals hold the ratio with and without its change"
-    if len(controlled) < len(changes):
-        text += f"; {cells(len(changes) - len(controlled), len(changes))} lack it"
-    return text
+def _compared_by_device(changes: Sequence[CellChange]) -> list[tuple[str, list[CellChange]]]:
+    devices = unique(change.after.device for change in changes if change.verdict is not None)
+    return [(device, [c for c in changes if c.after.device == device and c.verdict is not None]) for device in devices]
 
 
 def _percents(shares: Sequence[float]) -> str:

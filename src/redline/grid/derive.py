@@ -227,7 +227,7 @@ class _Facts:
 
     def __init__(self, by_kind: Mapping[str, Sequence[Record]]) -> None:
         self._variants = {_variant_key(r): r for r in by_kind.get("variant", ())}
-        self._known = {r["variant"]: r for r in by_kind.get("variant", ())}
+        self._known = {(r["variant"], r["device"]): r for r in by_kind.get("variant", ())}
         self._agreement = {_variant_key(r): r for r in by_kind.get("agreement", ())}
         self._samples: dict[str, dict[tuple[int, int], Record]] = defaultdict(dict)
         for record in by_kind.get("samples", ()):
@@ -240,7 +240,7 @@ class _Facts:
     def fill(self, row: GridRow) -> GridRow:
         """The row with everything that is known about it; numbers only where the cell was measured."""
         key = (row.model, (row.height, row.width), row.variant, row.device)
-        row = _with_variant(row, self._variants.get(key), self._known.get(row.variant))
+        row = _with_variant(row, self._variants.get(key), self._known.get((row.variant, row.device)))
         if row.outcome != "measured":
             return row
         row = _with_agreement(row, self._agreement.get(key))
