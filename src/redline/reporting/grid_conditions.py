@@ -21,7 +21,7 @@ def grid_conditions(study: GridStudy) -> tuple[Group, ...]:
     run = study.run
     groups = [*(_model(study, model) for model in run.get("models", ())), Group("Data", _data(run.get("data") or {}))]
     groups.append(Group("Settings", _settings(run.get("settings") or {})))
-    groups += _machines(study)
+    groups += [*_machines(study), Group("Clock", _clock(run.get("clock") or {}))]
     groups += [Group("Its own limits", _limits(study)), Group("Versions", versions(run))]
     return tuple(group for group in groups if group.facts)
 
@@ -88,6 +88,7 @@ def _model(study: GridStudy, model: Mapping[str, Any]) -> Group:
         ("resize", preprocess.get("resize")),
         ("mean", in_words(preprocess.get("mean"))),
         ("standard deviation", in_words(preprocess.get("std"))),
+        ("notes", "; ".join(model.get("notes") or ())),
         ("sha256", model.get("sha256")),
     )
     return Group("Model" if len(study.run.get("models", ())) == 1 else f"Model {name}", facts)
@@ -139,6 +140,13 @@ def _gpu(gpu: Mapping[str, Any]) -> tuple[str, str]:
     return "GPU", ", ".join(f"{label}{value}" for label, value in facts)
 
 
+def _clock(clock: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    words = {"resolution_s": "resolution", "overhead_s": "what timing adds to a call"}
+    return known(
+        *((text, f"{formats.digits(1e6 * clock[key])} µs") for key, text in words.items() if clock.get(key) is not None)
+    )
+
+
 def _limits(study: GridStudy) -> tuple[tuple[str, str], ...]:
     rates = tuple(
         (f"peak {precision} on {device}", f"{formats.digits(rate)} GFLOP/s")
@@ -176,7 +184,7 @@ def _about_speedups(study: GridStudy) -> str:
     names = "; ".join(f"{baseline_title(study, device)} on {device}" for device in study.devices)
     return (
         f"Against {names}, at the same batch, image size and loader, paired round by round. The interval holds the "
-        f"true ratio in {CONFIDENCE:.0%} of such runs; “no difference” means that it holds 1."
+        f"true ratio in {100 * CONFIDENCE:.0f} % of such runs; “no difference” means that it holds 1."
     )
 
 

@@ -32,7 +32,7 @@ from redline.reporting.grid_panels import (
     time_bars,
 )
 from redline.reporting.grid_plots import Look, batch_spec, lines_in_words, looks, size_spec
-from redline.reporting.grid_table import GridCells, grid_lines, tally
+from redline.reporting.grid_table import GridCells, grid_lines, tally, why_not
 from redline.reporting.page import Bar, render
 
 _ODD_AT_ONCE = 6
@@ -61,7 +61,7 @@ class AtSize:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AtPoint:
-    """What is shown of one device at one image size and batch."""
+    """What is shown of one device at one image size and batch; ``missing`` are titles and why they have no numbers."""
 
     batch: int
     times: tuple[Bar, ...]
@@ -69,6 +69,7 @@ class AtPoint:
     host_memory: tuple[PartBar, ...]
     limits: tuple[Bar, ...]
     loaders: tuple[LoaderBars, ...]
+    missing: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +243,7 @@ def _points(study: GridStudy, rows: Sequence[GridRow], loader: str) -> tuple[AtP
                 host_memory=memory_bars(shown, of=lambda row: row.host_bytes, with_weights=shown[0].device == "cpu"),
                 limits=limit_bars(study, shown),
                 loaders=loader_bars(here),
+                missing=tuple((row.title, sentence(why_not(row))) for row in shown if row.outcome != "measured"),
             )
         )
     return tuple(found)

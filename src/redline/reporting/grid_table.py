@@ -148,7 +148,7 @@ def _flags(row: GridRow) -> tuple[str, ...]:
         "not as asked" if row.fell_back else None,
         row.elsewhere,
         "never settled" if row.stable is False else None,
-        f"throttled: {', '.join(row.throttled)}" if row.throttled else None,
+        f"throttled: {', '.join(row.throttled).replace('_', ' ')}" if row.throttled else None,
         "answers are not finite" if row.finite is False else None,
         "timed host to host" if row.device == "cuda" and row.time_s is not None and row.clock == "host" else None,
     ]

@@ -9,6 +9,7 @@
     let shown = 0;
     let all = 0;
     for (const table of tables) {
+      const before = shown;
       for (const row of table.tBodies[0].rows) {
         const text = row.textContent.toLowerCase();
         const fits = ([name, value]) => (name === "text" ? value.split(/\s+/).every((word) => text.includes(word)) : row.dataset[name] === value);
@@ -16,6 +17,9 @@
         shown += row.hidden ? 0 : 1;
         all += 1;
       }
+      const box = table.closest("details");
+      box.hidden = shown === before;
+      if (wanted.some((pair) => pair[1] !== "") && !box.hidden) box.open = true;
     }
     count.textContent = `${shown} of ${all} cells`;
   }

@@ -1,0 +1,176 @@
+"""The page of a grid: whole without a network, safe with hostile names, drawn by a browser, usable on a phone."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vl_convert")
+
+from tests.reporting.browser import CHROMIUM, chromium, on_a_phone
+from tests.reporting.grids import changed, usual
+
+from redline.grid.rows import Anomaly, Conclusions, Finding, GridStudy
+from redline.reporting.grid_html import grid_page, write_grid_html
+
+HOSTILE = "</script><img src=x onerror=\"document.documentElement.dataset.hacked='1'\"><script>alert(1)</script>"
+
+
+def hostile() -> GridStudy:
+    """A small grid with markup in every text that comes from a user or a runtime."""
+
+    def spoil(record: dict[str, Any]) -> dict[str, Any]:
+        if record["kind"] == "run":
+            record["environment"]["cpu"] = record["environment"]["gpus"][0]["name"] = HOSTILE
+            data = {"source": HOSTILE, "images": 1, "warning": HOSTILE}
+            return {**record, "name": HOSTILE, "command": HOSTILE, "data": data}
+        if record["kind"] == "variant":
+            return {**record, "title": f"{record['title']} {HOSTILE}", "elsewhere": HOSTILE}
+        return {**record, "reason": HOSTILE} if record["kind"] == "cell" and record["reason"] else record
+
+    odd = Anomaly(kind="elsewhere", cells=(HOSTILE,), text=HOSTILE, cause=HOSTILE)
+    study = changed(spoil, sizes=((160, 160), (224, 224)))
+    found = replace(study.conclusions, sentences=(Finding(topic="caution", text=HOSTILE, cells=(HOSTILE,)),))
+    return replace(study, anomalies=(odd,), conclusions=found)
+
+
+def body(study: GridStudy) -> str:
+    """The page's visible markup, without the plots and scripts."""
+    return grid_page(study).partition("<body>")[2].partition('<script type="application/json"')[0]
+
+
+def words_of(study: GridStudy) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body(study))).split())
+
+
+def test_says_the_answer_first() -> None:
+    text = words_of(usual())
+    answer = "At 224×224 pixels: for the lowest latency at batch 1 on cpu take ONNX Runtime INT8 static"
+    places = [text.index(part) for part in (answer, "For production", "Anomalies", "against batch", "Every cell")]
+    assert places == sorted(places)
+    assert text.index("Conditions") < text.index("Do it again") < text.index("redline bench net")
+
+
+def test_every_cell_is_a_row_and_says_why_it_has_no_numbers() -> None:
+    text = body(usual())
+    rows = re.findall(r'<tr class="(measured|failed|skipped)', text)
+    assert len(rows) == len(usual().rows)
+    assert [rows.count(word) for word in ("measured", "failed", "skipped")] == [
+        sum(row.outcome == word for row in usual().rows) for word in ("measured", "failed", "skipped")
+    ]
+    assert text.count('class="why">failed while measuring: the worker was killed: out of memory') == rows.count(
+        "failed"
+    )
+
+
+def test_anomalies_come_with_their_likely_cause() -> None:
+    odd = [Anomaly(kind="throttled", cells=("c",), text=f"the GPU slept {n}.", cause=f"Likely {n}.") for n in range(9)]
+    text = words_of(replace(usual(), anomalies=tuple(odd)))
+    assert "Throttled The GPU slept 0. Likely 0." in text
+    assert "3 more" in text
+    assert "Likely 8." in text
+    assert "none was found" in words_of(replace(usual(), anomalies=()))
+
+
+def test_findings_about_the_usual_size_come_first() -> None:
+    cells = [f"net/torch-eager-fp32/cpu/dummy/1x{size}" for size in ("160x160", "224x320", "224x320", "224x224")]
+    found = [Finding(topic="fastest", text=f"Found {cell[-7:]} {n}.", cells=(cell,)) for n, cell in enumerate(cells)]
+    text = words_of(replace(usual(), conclusions=Conclusions(sentences=tuple(found))))
+    assert text.index("Found 224×224 3.") < text.index("3 more") < text.index("Found 160×160 0.")
+
+
+def test_every_plot_has_words_in_its_place() -> None:
+    text = grid_page(usual())
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    plots = re.findall(r'data-spec="([^"]*)" role="img" aria-label="([^"]*)"', text)
+    assert {key for key, _ in plots} == set(specs)
+    assert len(specs) == 2 * (2 * 3 + 3)
+    assert all("ms" in label for _, label in plots)
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("samples",),
+        ("process", "agreement"),
+        ("ceiling", "bandwidth", "macs", "node"),
+        ("variant",),
+        ("cell", "variant"),
+    ],
+)
+def test_a_run_with_parts_missing_still_makes_a_page(kinds: tuple[str, ...]) -> None:
+    text = words_of(changed(lambda record: None if record["kind"] in kinds else record))
+    assert "Conditions" in text
+    assert not re.search(r"\b(None|nan|inf)\b", text)
+
+
+@pytest.mark.parametrize("kinds", [(), ("samples", "process", "cell")])
+def test_one_point_shows_bars_and_nothing_shows_no_plot(kinds: tuple[str, ...]) -> None:
+    study = changed(lambda record: None if record["kind"] in kinds else record, batches=(4,))
+    text = words_of(study)
+    assert ("Time of a call cpu, 224×224, batch 4" in text) == (not kinds)
+    assert ("Nothing is recommended: no cell was measured." in text) == bool(kinds)
+    assert "data-spec" not in body(study)
+
+
+def test_names_from_users_are_text() -> None:
+    text = grid_page(hostile())
+    assert "<img src=x" not in text
+    assert "<script>alert" not in text
+
+
+def test_the_page_names_nothing_to_fetch() -> None:
+    text = grid_page(usual())
+    markup = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"https?://", markup)
+    assert not re.search(r"@import|url\(", markup)
+    assert re.findall(r'(?:src|href)="([^"]*)"', markup) == ["data:,"]
+    assert "default-src 'none'" in text
+    assert len(text) < 2_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_browser_draws_every_plot_and_asks_for_nothing(tmp_path: Path) -> None:
+    write_grid_html(hostile(), tmp_path / "page.html")
+    document, console = chromium(tmp_path, tmp_path / "page.html")
+    # A request or a foreign script would be refused by the page's policy, and the console would say so.
+    assert console == []
+    assert "data-hacked" not in document
+    # Of one device at one size and batch: time, throughput, sizes. The others wait until they are seen.
+    assert document.count('data-drawn=""') == 3
+    assert re.search(r'id="count"[^>]*>(\d+) of \1 cells<', document)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+def test_a_phone_never_scrolls_sideways_and_filters_and_sorts(tmp_path: Path) -> None:
+    tell = """
+    setTimeout(() => {
+      const d = document.documentElement, all = s => [...document.querySelectorAll(s)];
+      for (const box of all('details')) box.open = true;
+      all('button[value="cpu"]')[0].click();
+      const outcome = document.querySelector('[data-filter="outcome"]');
+      outcome.value = "measured";
+      outcome.dispatchEvent(new Event("input"));
+      const table = all('table[data-grid]')[1];
+      table.tHead.rows[0].cells[6].querySelector("button").click();
+      const rows = [...table.tBodies[0].rows].filter(row => !row.hidden);
+      const times = rows.map(row => Number(row.cells[6].dataset.v));
+      const sorted = times.every((time, i) => i === 0 || times[i - 1] <= time) ? 1 : 0;
+      setTimeout(() => parent.postMessage(
+        [d.clientWidth, d.scrollWidth, all('[data-drawn]').length, rows.length, sorted].join(" "), "*"), 2000);
+    }, 2000)
+    """
+    (width, needed, drawn, rows, sorted_), console = on_a_phone(grid_page(usual()), tmp_path, script=tell, width_px=360)
+    assert console == []
+    assert needed <= width <= 360
+    assert drawn == 6
+    assert rows == sum(row.outcome == "measured" for row in usual().at(size="224x224"))
+    assert sorted_ == 1

@@ -1,0 +1,58 @@
+"""Markdown of a grid: the same answer, tables and conditions as the page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from tests.reporting.grids import changed, usual
+
+from redline.grid.rows import Anomaly, Conclusions
+from redline.reporting.grid_markdown import grid_markdown
+
+ODD = Anomaly(kind="throttled", cells=("a|b",), text="the GPU | was <b>hot</b>.", cause="Likely the fan.")
+
+
+def test_says_answer_anomalies_tables_and_conditions() -> None:
+    text = grid_markdown(replace(usual(), anomalies=(ODD,)))
+    assert text.startswith("# net, benchmarked\n")
+    for words in (
+        "**At 224×224 pixels: for the lowest latency at batch 1 on cpu take ONNX Runtime INT8 static",
+        "## For production",
+        "- **Throttled**: The GPU \\| was &lt;b&gt;hot&lt;/b&gt;. Likely the fan. (a\\|b)",
+        "## 160×160",
+        "## 224×320",
+        "fp32 (20 of 21 layers) (not as asked)",
+        "failed while measuring: the worker was killed: out of memory",
+        "NVIDIA's driver counts",
+        "Some CPU",
+        "redline bench net",
+    ):
+        assert words in text
+
+
+def test_every_table_is_whole() -> None:
+    for block in grid_markdown(usual()).split("\n\n"):
+        lines = [line for line in block.splitlines() if line.startswith("|")]
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) <= 1
+    text = grid_markdown(usual())
+    assert sum(line.startswith("|") and "×" in line for line in text.splitlines()) >= len(usual().rows)
+
+
+def test_names_from_users_break_no_table() -> None:
+    def hostile(record):
+        if record["kind"] == "cell":
+            return {**record, "outcome": "failed", "stage": "build", "reason": "a | b\n<script>`x`"}
+        return {**record, "title": "x|y"} if record["kind"] == "variant" else record
+
+    text = grid_markdown(changed(hostile))
+    assert "<script>" not in text
+    assert "x\\|y" in text
+    assert "**Nothing is recommended.**" in text
+
+
+def test_a_grid_that_says_nothing_still_makes_a_text() -> None:
+    text = grid_markdown(replace(usual(), conclusions=Conclusions(), rows=(), anomalies=()))
+    assert "no cells" in text
+    assert "None was found." in text
+    assert not re.search(r"\b(None|nan)\b(?! was found)", text)
