@@ -8,6 +8,7 @@ from dataclasses import replace
 from tests.reporting.grids import changed, usual
 
 from redline.grid.rows import Anomaly, Conclusions
+from redline.reporting.grid_answers import answer
 from redline.reporting.grid_markdown import grid_markdown
 
 ODD = Anomaly(kind="throttled", cells=("a|b",), text="the GPU | was <b>hot</b>.", cause="Likely the fan.")
@@ -56,3 +57,12 @@ def test_a_grid_that_says_nothing_still_makes_a_text() -> None:
     assert "no cells" in text
     assert "None was found." in text
     assert not re.search(r"\b(None|nan)\b(?! was found)", text)
+
+
+def test_a_choice_among_equals_is_not_said_to_be_the_only_one() -> None:
+    def twin(cell):
+        return 0.01 * cell.images
+
+    alone, tied = usual(), changed(lambda record: record, time=twin, devices=("cpu",), loaders=("dummy",))
+    assert "level with others" in answer(tied).split(";")[0]
+    assert "level with others" not in answer(alone).split(";")[0]

@@ -12,6 +12,7 @@ from redline.reporting.grid_table import speedup_text
 from redline.reporting.page import Fact
 
 _USUAL_PIXELS = 224 * 224
+_TIES = ("level with", "too few rounds")
 _AT_ONCE = 2
 """Findings of a topic that are said before the rest is folded away."""
 
@@ -167,4 +168,6 @@ def _aside(row: GridRow, unit: str) -> str:
 
 def _sentence(pick: Pick) -> str:
     faster = f", {pick.speedup} the baseline's speed" if pick.speedup and pick.fact.unit == "ms" else ""
-    return f"for the {pick.goal} take {pick.fact.aside} ({pick.fact.value} {pick.fact.unit}{faster})"
+    # One that is merely as good as others must not read as the only choice.
+    tied = ", level with others" if any(words in pick.text for words in _TIES) else ""
+    return f"for the {pick.goal} take {pick.fact.aside} ({pick.fact.value} {pick.fact.unit}{faster}{tied})"
