@@ -12,7 +12,8 @@ from redline.reporting.grid_table import speedup_text
 from redline.reporting.page import Fact
 
 _USUAL_PIXELS = 224 * 224
-_TIES = ("level with", "too few rounds")
+#: What the words of a recommendation with equals mean for a reader of its first line.
+_TIES = {"level with": "level with others", "to tell it from": "not told apart from others"}
 _AT_ONCE = 2
 """Findings of a topic that are said before the rest is folded away."""
 
@@ -169,5 +170,5 @@ def _aside(row: GridRow, unit: str) -> str:
 def _sentence(pick: Pick) -> str:
     faster = f", {pick.speedup} the baseline's speed" if pick.speedup and pick.fact.unit == "ms" else ""
     # One that is merely as good as others must not read as the only choice.
-    tied = ", level with others" if any(words in pick.text for words in _TIES) else ""
+    tied = "".join(f", {told}" for words, told in _TIES.items() if words in pick.text)
     return f"for the {pick.goal} take {pick.fact.aside} ({pick.fact.value} {pick.fact.unit}{faster}{tied})"
