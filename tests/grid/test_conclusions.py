@@ -250,9 +250,30 @@ def test_too_few_rounds_claim_nothing() -> None:
     found = concluded(rounds=2, repeats=1)
     text = said(found, "fastest")[0]
     assert "has the least median" in text
-    assert "too few rounds to tell it from" in text
+    assert "rounds too few or too disturbed to tell it from" in text
     assert "is fastest" not in text
-    assert "too few rounds" in found.recommendations[0].text
+    assert "rounds too few" in found.recommendations[0].text
+
+
+def test_a_disturbed_run_is_not_called_level() -> None:
+    def change(record: Record) -> Record:
+        if record["kind"] == "samples":
+            factor = 20.0 if (record["round"] + ("onnx" in record["cell"])) % 2 else 1.0
+            record["samples_s"] = [second * factor for second in record["samples_s"]]
+        return record
+
+    found = concluded(
+        change,
+        time=at_speed(torch=0.01, onnx=0.01),
+        variants=("torch-eager-fp32", "onnxruntime-fp32"),
+    )
+    text = said(found, "fastest")[0]
+    assert "rounds too few or too disturbed to tell it from" in text
+    assert "level" not in text
+    assert any("are too disturbed to say" in text for text in said(found, "baseline"))
+    assert any("measure again on a quieter machine" in text for text in said(found, "caution"))
+    assert "level" not in found.recommendations[0].text
+    assert "times the baseline's speed" not in found.recommendations[0].text
 
 
 def test_only_failures_conclude_nothing() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from redline.grid.contest import answers_differ, full_precision_peer, paired
+from redline.grid.contest import answers_differ, full_precision_peer, paired, undecided
 from redline.grid.derive import GridRow, unique
 from redline.grid.unpaired import LogRatio, process_spread, unpaired_ratio
 from redline.grid.wording import Scope, cells, digits, interval, megabytes, milliseconds, names, share, span
@@ -146,7 +146,9 @@ def _half_without_gain(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
         peer = full_precision_peer(row, rows) if row.requested == "fp16" else None
         ratio = paired(peer, row) if peer else None
         bad = ("slower",) if row.device != "cpu" else ("slower", "no difference")
-        if peer is not None and ratio is not None and ratio.verdict in bad:
+        if peer is None or ratio is None or undecided(ratio.low, ratio.high):
+            continue
+        if ratio.verdict in bad:
             slower.append((row, peer, ratio.value))
     found = {row.cell: (peer, value) for row, peer, value in slower}
     for group in _groups([row for row, _, _ in slower], "model", "variant", "device"):

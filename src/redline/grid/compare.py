@@ -24,6 +24,8 @@ WITHOUT_CONTROL = 0.05
 #: Of runs without repeats nobody knows how far two processes of one file lie apart: three times what is allowed for
 #: where one run pairs them.
 UNREPEATED = 3 * LAYOUT_EFFECT
+#: From this half width on, an interval hides what most users look for.
+_WIDE = 0.1
 Key = tuple[str, str, str, str, int, str]
 
 
@@ -354,6 +356,10 @@ def _warnings(before: GridStudy, after: GridStudy, changes: Sequence[CellChange]
         if process_spread(row for change in mine for row in (change.before, change.after)) is None:
             wide = f"{100 * UNREPEATED:.0f} %"
             told.append(f"on {device} neither run was repeated in new processes: intervals are {wide} wider")
+        widths = [math.sqrt(change.high / change.low) - 1 for change in mine if change.high and change.low]
+        if median(widths) > _WIDE:
+            text = f"on {device} half of the intervals reach {100 * median(widths):.0f} % or more either way"
+            told.append(f"{text}: smaller changes cannot be seen")
     lost = sum(change.verdict is None for change in changes)
     if lost:
         told.append(f"{cells(lost, len(changes))} could not be compared: too few rounds, or two clocks")

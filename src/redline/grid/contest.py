@@ -15,6 +15,8 @@ from redline.measurement.stats import Ratio, speedup_over_processes
 _GROSS_ERROR = {"fp32": 0.05, "tf32": 0.5, "fp16": 0.5, "bf16": 0.5}
 _GROSS_AGREEMENT = 0.9
 _FULL = "fp32"
+#: An interval that holds 1 and is wider than this, on each side, says that nothing is known, not that two are level.
+_UNDECIDED = math.log(1.25)
 
 
 def paired(slower: GridRow, faster: GridRow) -> Ratio | None:
@@ -26,6 +28,15 @@ def paired(slower: GridRow, faster: GridRow) -> Ratio | None:
     if points[0] != points[1]:
         return None
     return speedup_over_processes(slower.windows_s, faster.windows_s)
+
+
+def undecided(low: float, high: float) -> bool:
+    """Whether an interval is so wide that it says neither "different" nor "level".
+
+    >>> undecided(0.97, 1.04), undecided(0.5, 3.0), undecided(2.0, 9.0)
+    (False, True, False)
+    """
+    return low <= 1 <= high and math.log(high / low) / 2 > _UNDECIDED
 
 
 def answers_differ(row: GridRow) -> bool:
@@ -80,7 +91,7 @@ class Contest:
     Attributes:
         best: The fastest.
         level: Those that cannot be told from it: the interval of their ratio holds 1.
-        unsure: Those with too few rounds to say.
+        unsure: Those with rounds too few, or too disturbed, to say.
         behind: All others, with how many times faster the best one is, the closest first.
     """
 
@@ -134,9 +145,11 @@ def _contest(
         best = max(better, key=lambda pair: pair[0])[1]
     ratios = [(row, compare(row, best)) for row in rows if row is not best]
     behind = [(row, ratio) for row, ratio in ratios if ratio is not None and ratio.verdict == "faster"]
+    unsure = [row for row, ratio in ratios if ratio is None or undecided(ratio.low, ratio.high)]
+    beaten = [row for row, _ in behind]
     return Contest(
         best=best,
-        level=tuple(row for row, ratio in ratios if ratio is not None and ratio.verdict != "faster"),
-        unsure=tuple(row for row, ratio in ratios if ratio is None),
+        level=tuple(row for row, _ in ratios if row not in unsure and row not in beaten),
+        unsure=tuple(unsure),
         behind=tuple(sorted(behind, key=lambda pair: pair[1].value)),
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from redline.grid.contest import full_precision_peer, paired, usable
+from redline.grid.contest import full_precision_peer, paired, undecided, usable
 from redline.grid.derive import GridRow
 from redline.grid.findings import Finding, Rows, Topic, finding, model_only, split
 from redline.grid.scaling import Fit
@@ -19,6 +19,8 @@ from redline.measurement.stats import Ratio, Verdict, percentile
 _WIDE_EXPONENT = 0.5
 #: From so many comparisons on, a 99 % interval is expected to miss at least once in two runs.
 _MANY_COMPARISONS = 50
+#: Intervals of that half width are no measurement.
+_NO_USE = 0.5
 
 
 def effects(run: Record, rows: Rows, fits: Sequence[Fit], scope: Scope) -> Iterator[Finding]:
@@ -54,7 +56,9 @@ def _against_full(rows: Rows, scope: Scope, requested: Sequence[str], topic: Top
 def _about_precision(found: Sequence[tuple[GridRow, GridRow, Ratio]], scope: Scope, topic: Topic) -> Finding:
     row, peer, _ = found[0]
     faster = sum(ratio.verdict == "faster" for _, _, ratio in found)
+    unknown = not faster and any(undecided(ratio.low, ratio.high) for _, _, ratio in found)
     pays = "pays" if faster == len(found) else "pays in part" if faster else "does not pay"
+    pays = "cannot be judged" if unknown else pays
     text = f"{scope.place(row, size=False)} {row.requested.upper()} {pays} for {row.title}, against {peer.title}: "
     text += _counted([ratio for _, _, ratio in found])
     if row.fell_back:
@@ -72,11 +76,14 @@ def _counted(ratios: Sequence[Ratio]) -> str:
     """How many ratios are faster, level and slower, and by how much."""
     told = []
     verdicts: tuple[Verdict, ...] = ("faster", "no difference", "slower")
+    known = [ratio for ratio in ratios if not undecided(ratio.low, ratio.high)]
     for verdict in verdicts:
-        same = [ratio.value for ratio in ratios if ratio.verdict == verdict]
+        same = [ratio.value for ratio in known if ratio.verdict == verdict]
         if same:
             speed = "" if verdict == "no difference" else f" ({span(same)} times the speed)"
             told.append(f"{verdict} in {cells(len(same), len(ratios))}{speed}")
+    if len(known) < len(ratios):
+        told.append(f"too disturbed to say in {cells(len(ratios) - len(known), len(ratios))}")
     return ", ".join(told)
 
 
@@ -151,7 +158,7 @@ def _baseline(run: Record, rows: Rows, scope: Scope) -> Iterator[Finding]:
             why = f"the baseline {name} was not measured" if name else "no baseline was named"
             yield finding("baseline", f"{place} {why}, so no speed-up is told", series)
             continue
-        counted = Counter(row.verdict for row in others)
+        counted = Counter(_verdict(row) for row in others)
         known = [f"{counted[verdict]} {words}" for verdict, words in _VERDICTS if counted[verdict]]
         text = f"{place} against {base[0].title}, the baseline, {names(known)}" if known else ""
         if counted[None]:
@@ -161,10 +168,17 @@ def _baseline(run: Record, rows: Rows, scope: Scope) -> Iterator[Finding]:
             yield finding("baseline", text, base)
 
 
-_VERDICTS: tuple[tuple[Verdict, str], ...] = (
+def _verdict(row: GridRow) -> str | None:
+    if row.speedup_low is not None and row.speedup_high is not None and undecided(row.speedup_low, row.speedup_high):
+        return "undecided"
+    return row.verdict
+
+
+_VERDICTS = (
     ("faster", "cells are faster"),
     ("no difference", "show no difference"),
     ("slower", "are slower"),
+    ("undecided", "are too disturbed to say"),
 )
 
 
@@ -214,6 +228,13 @@ def _smallest_difference(rows: Rows) -> Iterator[Finding]:
         if not widths:
             continue
         least, most = median(widths), percentile(widths, 90)
+        if most > _NO_USE:
+            text = (
+                f"on {series[0].device} one interval in ten or more is wider than a factor of {1 + most:.1f} either "
+                "way: measure again on a quieter machine, or with more rounds"
+            )
+            yield finding("caution", text, [])
+            continue
         text = (
             f"on {series[0].device} differences under {100 * most:.1f} % mean nothing here: half the width of nine "
             f"intervals in ten is below that, and of half of them below {100 * least:.1f} %"

@@ -78,7 +78,7 @@ def _constraint(rows: Rows, scope: Scope) -> Iterator[Finding]:
 def _winners(topic: Topic, series: Rows, scope: Scope, condition: str) -> Iterator[Finding]:
     """One sentence for neighbouring batches that have the same winners."""
     contests = [contest for group in split(series, "batch") if (contest := fastest(group))]
-    for _, same in groupby(contests, key=lambda c: (frozenset(row.variant for row in c.front), bool(c.unsure))):
+    for _, same in groupby(contests, key=lambda c: [{row.variant for row in rows} for rows in (c.front, c.unsure)]):
         yield _about_winners(topic, list(same), scope, condition)
 
 
@@ -95,7 +95,7 @@ def _about_winners(topic: Topic, contests: Sequence[Contest], scope: Scope, cond
             f"{place}: {names(row.title for row in first.front)} are level, {times} a call: "
             "the 99 % intervals of their ratios hold 1"
         )
-    elif first.unsure and not first.behind:
+    elif any(contest.unsure for contest in contests):
         text = f"{place}: {first.best.title} has the least median, {times} a call"
     else:
         text = f"{place}: {first.best.title} is fastest, {times} a call{_against_baseline(contests)}"
@@ -109,7 +109,7 @@ def _about_winners(topic: Topic, contests: Sequence[Contest], scope: Scope, cond
 
 def _unsure(contests: Sequence[Contest]) -> str:
     others = [row.title for contest in contests for row in contest.unsure]
-    return f"; too few rounds to tell it from {names(others)}" if others else ""
+    return f"; rounds too few or too disturbed to tell it from {names(others)}" if others else ""
 
 
 def _against_baseline(contests: Sequence[Contest]) -> str:

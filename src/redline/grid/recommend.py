@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from redline.grid.contest import Contest, fastest, most_images, usable
+from redline.grid.contest import Contest, fastest, most_images, undecided, usable
 from redline.grid.derive import GridRow
 from redline.grid.findings import MEMORY_LEVEL, Rows, device_memory, model_only, split
 from redline.grid.wording import Scope, digits, interval, megabytes, milliseconds, names, share
@@ -86,11 +86,21 @@ def _about_latency(row: GridRow, contest: Contest, refused: Rows) -> str:
     text = f"{row.title}: {milliseconds(row.time_s or 0)} a call"
     if row.clock == "device" and row.latency_s is not None:
         text += f" on the device, {milliseconds(row.latency_s)} from host to host"
-    if row.speedup is not None and row.speedup_low is not None and row.speedup_high is not None:
-        text += f", {row.speedup:.2f} times the baseline's speed ({interval(row.speedup_low, row.speedup_high)})"
+    text += _speed(row)
     text += _ties(row, contest, lambda other: other.title)
     wrong = [other.title for other in refused if (other.time_s or 0) < (row.time_s or 0)]
     return f"{text}; faster, but not answering as the baseline does: {names(wrong)}" if wrong else text
+
+
+def _speed(row: GridRow) -> str:
+    if row.speedup is None or row.speedup_low is None or row.speedup_high is None:
+        return ", the baseline itself" if row.verdict == "baseline" else ""
+    held = interval(row.speedup_low, row.speedup_high)
+    if undecided(row.speedup_low, row.speedup_high):
+        return f", too disturbed to compare with the baseline ({held} times its speed)"
+    if row.verdict == "no difference":
+        return f", no different from the baseline ({held} times its speed)"
+    return f", {row.speedup:.2f} times the baseline's speed ({held})"
 
 
 def _about_throughput(row: GridRow, contest: Contest) -> str:
@@ -99,7 +109,9 @@ def _about_throughput(row: GridRow, contest: Contest) -> str:
 
 
 def _ties(row: GridRow, contest: Contest, name: Callable[[GridRow], str]) -> str:
-    text = f"; too few rounds to tell it from {names(map(name, contest.unsure))}" if contest.unsure else ""
+    text = ""
+    if contest.unsure:
+        text = f"; rounds too few or too disturbed to tell it from {names(map(name, contest.unsure))}"
     others = [name(other) for other in contest.front if other is not row]
     if not others:
         return text
