@@ -17,8 +17,8 @@ from tests.onnx_models import conv_model, five_inputs, integer_input, no_inputs
 
 import redline
 from redline.cli import main
-from redline.commands.tune import TuneResult, tune
 from redline.commands.ceilings import _GEMM_TRIALS
+from redline.commands.tune import TuneResult, tune
 from redline.core.errors import InputError, WorkerError
 from redline.core.files import sha256_of
 from redline.measurement.results import read_records

@@ -28,7 +28,7 @@ ROUNDS = 12
 # The limits of this machine take longer to measure than the model; what comes after the pause never happens.
 RUNNER = """
 import sys, time
-import redline.commands.tune as tune, redline.commands.tune_measure as measure
+import redline.commands.tune as tune, redline.commands.ceilings as measure
 measure._GEMM_TRIALS = ()
 measure.copy_gbytes_per_s = lambda threads: 10.0
 if sys.argv[1] == "pause":

@@ -25,6 +25,7 @@ _EXTRAS = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "tensorrt-rtx",
     "cuda": "tensorrt",
+    "ray": "cluster",
 }
 EXIT_GATE, EXIT_INPUT, EXIT_MISSING, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS: tuple[str, ...] = (

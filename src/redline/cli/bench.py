@@ -36,6 +36,7 @@ def bench_command(
     timeout: Annotated[float | None, typer.Option(metavar="S", help="The most that a cell may take.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of every runtime; 0 for every usable core.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of orders and random inputs.")] = None,
+    cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Spread it over a Ray cluster.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and about how long they take.")] = False,
     quiet: QuietFlag = False,
@@ -83,7 +84,7 @@ def bench_command(
         def listener(text: str, done_s: float, total_s: float) -> None:
             bar.update(task, description=text, completed=int(done_s), total=int(total_s) or None)
 
-        study = redline.bench(grid, out, resume=resume, listener=listener)
+        study = redline.bench(grid, out, resume=resume, cluster=cluster, listener=listener)
     if json:
         outcomes = [row.outcome for row in study.rows]
         counts = {outcome: outcomes.count(outcome) for outcome in ("measured", "skipped", "failed")}

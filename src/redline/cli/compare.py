@@ -24,7 +24,7 @@ def compare_command(
     """
     import redline
     from redline.grid.compare import regressions
-    from redline.reporting.grid_terminal import comparison_table
+    from redline.reporting.comparison_terminal import comparison_table
 
     limit = parse_share(fail_on_regression) if fail_on_regression else None
     comparison = redline.compare(before, after)
@@ -35,6 +35,9 @@ def compare_command(
         console.print(comparison_table(comparison))
         for difference in comparison.differences:
             console.print(f"[yellow]Not alike:[/] {difference}")
+        for alone, which in ((comparison.only_before, before), (comparison.only_after, after)):
+            if alone:
+                console.print(f"Only in {which}: {len(alone)} cells, such as {alone[0]}")
         for warning in comparison.warnings:
             console.print(f"[yellow]Warning:[/] {warning}")
         for change in slower:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 import uuid
@@ -19,9 +20,11 @@ import filelock
 from redline import __version__
 from redline.backends.nvidia import find_gpus
 from redline.commands.bench_group import Done, GroupBench
+from redline.commands.bench_inputs import SHIPPED
 from redline.commands.bench_workshop import ModelAt, Workshop, describe_at
 from redline.commands.ceilings import measure_cpu, measure_gpu
 from redline.core.errors import BusyError, InputError, WorkerError
+from redline.data.images import SUFFIXES
 from redline.grid.cells import Cell, Group, Size, baseline_of, expected_s, group_cells, plan_cells
 from redline.grid.config import GridConfig
 from redline.grid.rows import GridStudy, read_grid
@@ -131,7 +134,6 @@ class _Bench:
 
     def _measure_here(self, groups: Sequence[Group], models: Models) -> None:
         workshops: dict[tuple[str, Size], Workshop] = {}
-        self._measure_ceilings()
         for group in groups:
             key = (group.model, group.size)
             if key not in workshops:
@@ -141,6 +143,8 @@ class _Bench:
             for record in GroupBench(group, workshops[key], self._config, done, self._say).records():
                 self._results.append({**record, "node": NODE} if record["kind"] == "cell" else record)
             self._done_s += expected_s(group, self._config)
+        # Last, as it is the longest step that cannot go on from its middle.
+        self._measure_ceilings()
 
     def _measure_elsewhere(self, address: str, groups: Sequence[Group], models: Models) -> None:
         from redline.commands.bench_cluster import Cluster
@@ -221,10 +225,19 @@ class _Bench:
             "cells": cells,
             "settings": self._settings(),
             "models": [next(iter(sizes.values())).identity() for sizes in models.values() if sizes],
-            "data": {"source": self._config.data or "photographs that ship with Redline", "warning": None},
+            "commit": _commit(),
+            "data": self._data(),
             "environment": self._described(),
             "clock": {"resolution_s": clock_resolution_s(), "overhead_s": harness_overhead_s()},
         }
+
+    def _data(self) -> dict[str, Any]:
+        if "real" not in self._config.loaders:
+            return {"source": None, "images": 0, "warning": None}
+        folder = Path(self._config.data) if self._config.data else SHIPPED
+        images = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")) if folder.is_dir() else 0
+        source = str(folder) if self._config.data else "photographs that ship with Redline"
+        return {"source": source, "images": images, "warning": None}
 
     def _measure_ceilings(self) -> None:
         kinds = {(record["kind"], record.get("device")) for record in self._results.records}
@@ -271,6 +284,17 @@ def done_of(records: list[Record]) -> Done:
 def _gpu_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     before, after = ([f"{gpu['name']}, driver {gpu['driver']}" for gpu in e.get("gpus", ())] for e in (old, new))
     return [] if before == after else [f"other GPUs ({'; '.join(before) or 'none'}, now {'; '.join(after) or 'none'})"]
+
+
+def _commit() -> str | None:
+    """The commit of this Redline where it runs from a checkout."""
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return None
+    told = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return told.stdout.strip() or None
 
 
 def _command() -> str:

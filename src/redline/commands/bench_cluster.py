@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from redline.measurement.results import Record
 
 _ATTEMPTS = 3
 _POLL_S = 1.0
+_KNOCK_S = 5.0
 Models = Mapping[str, Mapping[Size, ModelAt]]
 
 
@@ -55,6 +57,7 @@ class Cluster:
         self._config = config
         self._started = not ray.is_initialized()
         if self._started:
+            _knock(address)
             try:
                 here = {"include_dashboard": False} if address == "local" else {"address": address}
                 ray.init(log_to_driver=False, **here)
@@ -130,6 +133,17 @@ class Cluster:
         demands: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False)}
         # A machine runs one group at a time anyway: asking for its cores would only keep small machines out.
         return {**demands, "num_cpus": 0, "num_gpus": 1 if "cuda" in self._config.devices else 0}
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nothing listens: Ray itself would try for minutes and then end the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
+    except OSError as error:
+        raise DeviceError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
 
 
 def measure_group(

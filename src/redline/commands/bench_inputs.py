@@ -19,7 +19,8 @@ from redline.grid.config import GridConfig
 from redline.measurement.shared_arrays import SharedBatches
 
 _IN_TURN = 4
-_SHIPPED = Path(redline.data.__file__).parent / "assets" / "photos"
+#: What the loader real takes where no folder is given.
+SHIPPED = Path(redline.data.__file__).parent / "assets" / "photos"
 
 
 class Inputs:
@@ -67,7 +68,7 @@ class Inputs:
                 f"loader real needs a model of images, {self._model.name} takes {signature.inputs[0].shape}"
             )
         return {
-            "folder": self._config.data or str(_SHIPPED),
+            "folder": self._config.data or str(SHIPPED),
             "preprocess": preprocess.to_json(),
             "input_name": signature.inputs[0].name,
             "batch": self._group.batch,

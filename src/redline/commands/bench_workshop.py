@@ -59,6 +59,8 @@ class ModelAt:
             "name": self.name,
             "sha256": sha256_of(source) if source is not None and source.is_file() else None,
             "parameters": self.description["parameters"],
+            "inputs": self.description["signature"]["inputs"],
+            "preprocess": self.description["preprocess"],
             "notes": list(self.description["notes"]),
         }
 

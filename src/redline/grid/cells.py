@@ -37,8 +37,8 @@ class Cell:
         >>> plan_cells(GridConfig(models=("resnet18",), backends=("torch",), sizes=((224, 224),)))[0].id
         'resnet18/torch-eager-fp32/cpu/dummy/1x224x224'
         """
-        height, width = self.size
-        return f"{self.model}/{self.variant.name}/{self.variant.device}/{self.loader}/{self.batch}x{height}x{width}"
+        shape = "x".join(map(str, (self.batch, *self.size) if any(self.size) else (self.batch,)))
+        return f"{self.model}/{self.variant.name}/{self.variant.device}/{self.loader}/{shape}"
 
     def fields(self) -> dict[str, Any]:
         """What a record says of it."""
@@ -65,8 +65,8 @@ class Group:
     @property
     def title(self) -> str:
         """For people."""
-        height, width = self.size
-        return f"{self.model}, batch {self.batch}, {height}x{width}"
+        size = ", {}x{}".format(*self.size) if any(self.size) else ""
+        return f"{self.model}, batch {self.batch}{size}"
 
     @property
     def variants(self) -> tuple[Variant, ...]:
