@@ -171,10 +171,16 @@ class Slow(Doubler):
 
 def test_time_is_that_of_the_call() -> None:
     clock = Clock()
-    assert time_calls(Slow(clock, [7, 1, 2, 3]), [X], duration_s=5.5, clock=clock) == [1, 2, 3]
+    assert time_calls(Slow(clock, [0.75, 0.125, 0.25, 0.5]), [X], duration_s=0.5, clock=clock) == [0.125, 0.25, 0.5]
     assert time_calls(Slow(clock, [9]), [X], duration_s=0, min_calls=2, clock=clock) == [9, 9]
     assert time_calls(Slow(clock, [9]), [X], duration_s=1e9, min_calls=2, max_calls=3, clock=clock) == [9, 9, 9]
     assert time_calls(Slow(clock, [9]), [X], duration_s=5, max_calls=3, clock=clock) == [9]
+
+
+def test_a_long_first_call_is_a_sample() -> None:
+    clock = Clock()
+    assert time_calls(Slow(clock, [2, 1, 1]), [X], duration_s=0, min_calls=2, clock=clock) == [2, 1]
+    assert time_calls(Slow(clock, [0.5, 1, 1]), [X], duration_s=0, min_calls=2, clock=clock) == [1, 1]
 
 
 def test_warm_up_goes_on_until_stable() -> None:

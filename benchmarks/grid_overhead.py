@@ -1,0 +1,61 @@
+"""How much of a grid's wall time is not measuring, for cells whose calls take longer than a second.
+
+What is not measuring: reading the models, making files, starting processes, warming up, reading the memory, writing.
+
+    python benchmarks/grid_overhead.py -o results/cpu/grid_overhead.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+
+import redline
+from redline.core.files import write_whole
+from redline.grid.config import GridConfig
+from redline.measurement.environment import fingerprint
+from redline.measurement.results import read_records
+
+WANTED = 0.25
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("-o", "--out", type=Path)
+    args = parser.parse_args()
+    config = GridConfig(
+        models=("resnet18",),
+        backends=("torch", "onnxruntime"),
+        batches=(16,),
+        sizes=((384, 384),),
+        threads=1,
+        window_s=0.1,
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        before = perf_counter()
+        study = redline.bench(config, Path(folder) / "run.jsonl")
+        wall_s = perf_counter() - before
+        records = read_records(Path(folder) / "run.jsonl")
+    measured_s = sum(sum(record["samples_s"]) for record in records if record["kind"] == "samples")
+    document = {
+        "benchmark": "grid_overhead",
+        "command": "python benchmarks/grid_overhead.py",
+        "settings": config.settings(),
+        "environment": fingerprint().to_json(),
+        "median_call_s": {row.cell: row.time_s for row in study.rows},
+        "wall_s": wall_s,
+        "measured_s": measured_s,
+        "not_measuring": 1 - measured_s / wall_s,
+    }
+    print(json.dumps({key: document[key] for key in ("median_call_s", "wall_s", "measured_s", "not_measuring")}))
+    if args.out:
+        write_whole(args.out, json.dumps(document, indent=1) + "\n")
+    return 0 if document["not_measuring"] < WANTED else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
