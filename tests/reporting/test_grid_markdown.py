@@ -8,7 +8,7 @@ from dataclasses import replace
 from tests.reporting.grids import changed, usual
 
 from redline.grid.rows import Anomaly, Conclusions
-from redline.reporting.grid_answers import answer
+from redline.reporting.grid_answers import answer, picks
 from redline.reporting.grid_markdown import grid_markdown
 
 ODD = Anomaly(kind="throttled", cells=("a|b",), text="the GPU | was <b>hot</b>.", cause="Likely the fan.")
@@ -66,3 +66,9 @@ def test_a_choice_among_equals_is_not_said_to_be_the_only_one() -> None:
     alone, tied = usual(), changed(lambda record: record, time=twin, devices=("cpu",), loaders=("dummy",))
     assert "level with others" in answer(tied).split(";")[0]
     assert "level with others" not in answer(alone).split(";")[0]
+
+
+def test_a_headline_claims_no_more_than_a_wide_interval_does() -> None:
+    found = [pick for pick in picks(changed(lambda record: record, noise=2.0, process_noise=0.3)) if pick.speedup]
+    assert found
+    assert all(pick.speedup.startswith(("at least", "at most")) for pick in found)

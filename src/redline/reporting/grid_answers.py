@@ -12,6 +12,8 @@ from redline.reporting.grid_table import speedup_text
 from redline.reporting.page import Fact
 
 _USUAL_PIXELS = 224 * 224
+#: Where the ends of an interval are further apart than this, its middle is no claim.
+_SHARP = 1.5
 #: What the words of a recommendation with equals mean for a reader of its first line.
 _TIES = {"level with": "level with others", "to tell it from": "not told apart from others"}
 _AT_ONCE = 2
@@ -149,9 +151,20 @@ def _pick(item: Recommendation, row: GridRow) -> Pick:
         model=row.model,
         title=row.title,
         fact=Fact(label=sentence(goal), value=figure, unit=unit, aside=_aside(row, unit)),
-        speedup=speedup_text(row) if row.verdict in ("faster", "slower") else "",
+        speedup=_claimed(row),
         text=crossed(item.text),
     )
+
+
+def _claimed(row: GridRow) -> str:
+    """The speed-up as a headline may say it: of a wide interval its nearer end alone."""
+    if row.verdict not in ("faster", "slower") or row.speedup_low is None or row.speedup_high is None:
+        return ""
+    if row.speedup_high <= _SHARP * row.speedup_low:
+        return speedup_text(row)
+    if row.verdict == "slower":
+        return f"at most {formats.times(row.speedup_high)}"
+    return f"at least {formats.times(row.speedup_low)}"
 
 
 def _figure(goal: str, row: GridRow) -> tuple[str, str]:
