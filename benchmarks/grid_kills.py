@@ -45,7 +45,7 @@ def main() -> int:
         words += ["--duration", "0.01", "--warmup", "0.05", "--threads", "1", "--resume"]
         done = False
         while len(killed_after_s) < args.kills and not done:
-            seconds = moments.uniform(0.5, 12.0)
+            seconds = moments.uniform(0.5, 9.0)
             done = not run_and_kill(words, seconds)
             if not done:
                 killed_after_s.append(seconds)
@@ -69,7 +69,11 @@ def main() -> int:
 
 
 def run_and_kill(words: list[str], seconds: float) -> bool:
-    """Start it, kill it after so many seconds; False where it ended by itself before."""
+    """Start it, kill it after so many seconds; False where it finished before.
+
+    Raises:
+        RuntimeError: it ended with an error.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "redline", *words, "--quiet"],
         stdout=subprocess.DEVNULL,
@@ -82,6 +86,8 @@ def run_and_kill(words: list[str], seconds: float) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return True
+    if process.returncode:
+        raise RuntimeError(f"it ended with exit code {process.returncode}")
     return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -217,3 +218,19 @@ def test_the_command_line_measures_and_tells(tmp_path: Path, capsys: pytest.Capt
 def test_bad_words_are_one_line(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", *words]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_backend_may_have_a_python_of_its_own(tmp_path: Path) -> None:
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\nREDLINE_OTHER=1 exec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    gone = ("openvino", str(tmp_path / "nowhere"))
+    config = small(
+        conv_model(tmp_path / "model.onnx"), backends=("onnxruntime", "openvino"), batches=(1,),
+        interpreters=(("onnxruntime", str(other)), gone),
+    )  # fmt: skip
+    study = bench(config, tmp_path / "run.jsonl")
+    found = {row.variant: (row.outcome, row.reason) for row in study.rows}
+    assert found[ORT] == ("measured", None)
+    assert found["openvino-fp32"][0] == "skipped"
+    assert "nowhere" in str(found["openvino-fp32"][1])

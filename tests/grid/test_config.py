@@ -21,6 +21,8 @@ sizes = [224, "256x320"]
 window_s = 1
 [data]
 images = "photos"
+[interpreters]
+tensorrt = "/opt/trt/bin/python"
 """
 
 
@@ -34,6 +36,7 @@ def test_a_study_says_what_it_says(tmp_path: Path) -> None:
     config = GridConfig(**read_config(written(tmp_path, SMALL)))
     assert config.sizes == ((224, 224), (256, 320))
     assert (config.name, config.models, config.batches, config.window_s) == ("Small", ("digits",), (1, 8), 1.0)
+    assert config.interpreters == (("tensorrt", "/opt/trt/bin/python"),)
     assert config.data == str(tmp_path / "photos")
 
 
@@ -53,6 +56,7 @@ def test_every_study_that_ships_is_one(path: Path) -> None:
         ("[1, 8]", "[1, true]", r"grid\.batches is True, expected whole numbers"),
         ("256x320", "256by320", r"got size '256by320', expected 224 or '224x320'"),
         ('["digits"]', '"digits"', r"models is 'digits', expected a list"),
+        ("tensorrt =", "tensort =", r"'tensort' as .*did you mean tensorrt"),
         ("models =", "models ==", r"is not TOML: .*line 3"),
     ],
 )

@@ -36,6 +36,9 @@ def bench_command(
     timeout: Annotated[float | None, typer.Option(metavar="S", help="The most that a cell may take.")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of every runtime; 0 for every usable core.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of orders and random inputs.")] = None,
+    interpreter: Annotated[
+        list[str] | None, typer.Option(metavar="BACKEND=PYTHON", help="Another Python for a backend; repeatable.")
+    ] = None,
     cluster: Annotated[str | None, typer.Option(metavar="ADDRESS", help="Spread it over a Ray cluster.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the cells and about how long they take.")] = False,
@@ -69,6 +72,7 @@ def bench_command(
         "cell_timeout_s": timeout,
         "threads": threads,
         "seed": seed,
+        "interpreters": tuple(_interpreter(one) for one in interpreter or ()),
     }
     values |= {key: value for key, value in flags.items() if value is not None and value != ()}
     if not values.get("models"):
@@ -92,6 +96,15 @@ def bench_command(
         return 0
     _print_study(study, out)
     return 0
+
+
+def _interpreter(text: str) -> tuple[str, str]:
+    from redline.core.errors import InputError
+
+    backend, equals, path = text.partition("=")
+    if not equals or not path:
+        raise InputError(f"got interpreter {text!r}, expected BACKEND=PYTHON such as tensorrt=/opt/trt/bin/python")
+    return backend, path
 
 
 def _print_plan(grid: GridConfig, cells: Any, seconds: float, *, as_json: bool) -> int:

@@ -101,11 +101,14 @@ class GroupBench:
         for cell in self._todo:
             key = _key(cell.variant)
             if key not in reasons:
-                reasons[key] = cell.refused or reason_against(cell.variant) or self._reason_against_onnx(cell.variant)
+                reasons[key] = cell.refused or self._reason_against(cell.variant)
             if reason := reasons[key]:
                 self._failures[cell.id] = Failure("skipped", None, reason)
 
-    def _reason_against_onnx(self, variant: Variant) -> str | None:
+    def _reason_against(self, variant: Variant) -> str | None:
+        interpreter = dict(self._config.interpreters).get(variant.backend, "")
+        if (reason := reason_against(variant, interpreter)) is not None:
+            return reason
         if self._workshop.model.ref is None and variant.file is None:
             return f"{self._group.model} is an ONNX file, and this runs PyTorch models"
         return None
@@ -138,7 +141,7 @@ class GroupBench:
         variants = {_key(cell.variant): cell.variant for cell in cells}
         for device in dict.fromkeys(cell.variant.device for cell in cells):
             baseline = baseline_of(self._config, device)
-            if baseline is not None and device not in self._reference and reason_against(baseline) is None:
+            if baseline is not None and device not in self._reference and self._reason_against(baseline) is None:
                 variants = {_key(baseline): baseline, **variants}
         baselines = {_key(b) for d in ("cpu", "cuda") if (b := baseline_of(self._config, d)) is not None}
         return sorted(variants.values(), key=lambda variant: _key(variant) not in baselines)
@@ -287,7 +290,7 @@ def _variant_record(variant: Variant, layers: Layers, workshop: Workshop) -> Rec
         "size_bytes": file.stat().st_size if file and file.is_file() else None,
         "weights_bytes": workshop.weights_bytes(variant),
         "note": variant.note,
-        "elsewhere": workshop.elsewhere(variant),
+        **workshop.engine_of(variant),
     }
 
 

@@ -157,15 +157,15 @@ class Workshop:
         weights = load_proto(file).graph.initializer
         return sum(int(math.prod(tensor.dims)) * _bytes_of(tensor.data_type) for tensor in weights)
 
-    def elsewhere(self, variant: Variant) -> str | None:
-        """Which nodes an engine runs elsewhere than on its device, in words, where its runtime tells."""
+    def engine_of(self, variant: Variant) -> dict[str, Any]:
+        """What its engine was made for, and in words which nodes run elsewhere than on its device."""
         source, _ = self._opened[variant.device, variant.name]
         path = source.arguments.get("path")
         if not isinstance(path, str):
-            return None
-        steps = Engine.described(Path(path)).provenance
-        told = steps[-1].arguments.get("elsewhere") if steps else None
-        return str(told) if told else None
+            return {"platform": {}, "elsewhere": None}
+        engine = Engine.described(Path(path))
+        told = engine.provenance[-1].arguments.get("elsewhere") if engine.provenance else None
+        return {"platform": dict(engine.platform), "elsewhere": str(told) if told else None}
 
     def macs(self) -> int | None:
         """Multiply-adds of one sample; None where they cannot be counted."""
@@ -186,6 +186,7 @@ class Workshop:
             calibration=self._folder / "calibration.npz",
             batches=self._config.batches,
             threads=self._threads,
+            interpreters=dict(self._config.interpreters),
         )
 
     def _files_for(self, variant: Variant) -> Files:

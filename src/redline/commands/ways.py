@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,15 @@ from typing import Any
 from redline.backends import BACKENDS, why_not
 from redline.backends.nvidia import find_gpus
 from redline.core.artifact import Layers
-from redline.core.errors import DeviceError
+from redline.core.errors import DeviceError, RedlineError, WorkerError
 from redline.core.host import cpu_info
 from redline.measurement.worker import Source, call_in_fresh_process, thread_environment
-from redline.variants import FileStep, Variant
+from redline.variants import Device, FileStep, Variant, choose_variants
 
 STEPS = "redline.commands.steps"
 Files = dict[str, Path]
 _COMPILE_S = 900.0
+_ASK_S = 120.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,7 @@ class Place:
         batches: Sizes that engines are built for.
         threads: Of every runtime.
         method: How static INT8 finds ranges.
+        interpreters: Other Pythons by backend, for runtimes that cannot live in one environment with the rest.
     """
 
     name: str
@@ -46,6 +49,11 @@ class Place:
     batches: tuple[int, ...]
     threads: int
     method: str = "minmax"
+    interpreters: Mapping[str, str] = field(default_factory=dict)
+
+    def interpreter(self, variant: Variant) -> str:
+        """The Python that runs a variant; empty is this one."""
+        return self.interpreters.get(variant.backend, "")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -65,8 +73,15 @@ def stem_of(model: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "_" for c in name.replace(".py:", "_")) or "model"
 
 
-def reason_against(variant: Variant) -> str | None:
-    """Why a variant cannot run on this machine, in words; None where it can as far as one sees."""
+def reason_against(variant: Variant, interpreter: str = "") -> str | None:
+    """Why a variant cannot run on this machine, in words; None where it can as far as one sees.
+
+    Args:
+        variant: The way to run a model.
+        interpreter: The Python that is to run it; empty is this one.
+    """
+    if interpreter:
+        return _reason_elsewhere(variant.device, variant.name, interpreter)
     package, extra = _package_of(variant.runtime)
     if find_spec(package) is None:
         return f"{package} is not installed; type: pip install 'redline[{extra}]'"
@@ -77,6 +92,22 @@ def reason_against(variant: Variant) -> str | None:
     if variant.requested == "bf16" and not any("bf16" in flag for flag in cpu_info()[1]):
         return "this CPU has no bf16 arithmetic"
     return None
+
+
+@cache
+def _reason_elsewhere(device: Device, name: str, interpreter: str) -> str | None:
+    arguments = {"device": device, "name": name}
+    source = Source(factory=f"{__name__}:reason_by_name", arguments=arguments, interpreter=interpreter)
+    try:
+        told = call_in_fresh_process(source, timeout_s=_ASK_S)
+    except (WorkerError, OSError) as error:
+        return f"{interpreter} cannot run it: {error}"
+    return str(told) if told else None
+
+
+def reason_by_name(device: Device, name: str) -> str | None:
+    """What :func:`reason_against` says of the variant of that name."""
+    return reason_against(choose_variants((name,), device)[0])
 
 
 def require_gpu() -> None:
@@ -109,7 +140,7 @@ def file_source(step: FileStep, files: Files, out: Path, place: Place, **more: A
         arguments: dict[str, Any] = {
             "ref": place.ref,
             "weights_file": str(place.weights) if place.weights else None,
-            "opset": newest_opset(),
+            "opset": min(filter(None, map(newest_opset, ("", *place.interpreters.values()))), default=None),
         }
     else:
         arguments = {"model": str(files[step.parent])}
@@ -121,15 +152,21 @@ def file_source(step: FileStep, files: Files, out: Path, place: Place, **more: A
     return Source(factory=f"{STEPS}:{step.function}", arguments=arguments, environment=place.environment)
 
 
-def newest_opset() -> int | None:
-    """The newest opset that everything installed here reads; None where today's exporters need not be told."""
-    from redline.core.errors import RedlineError
-
+@cache
+def newest_opset(interpreter: str = "") -> int | None:
+    """The newest opset that everything installed reads; None where today's exporters need not be told."""
+    if interpreter:
+        source = Source(factory=f"{__name__}:{newest_opset.__name__}", arguments={}, interpreter=interpreter)
+        try:
+            told = call_in_fresh_process(source, timeout_s=_ASK_S)
+        except (WorkerError, OSError):
+            return None
+        return int(told) if told else None
     if find_spec("tensorrt") is None:
         return None
-    try:
-        from redline.backends.tensorrt.library import load_library
+    from redline.backends.tensorrt.library import load_library
 
+    try:
         return load_library("tensorrt").highest_opset
     except RedlineError:
         return None
@@ -147,12 +184,16 @@ def open_variant(variant: Variant, place: Place, files: Files) -> tuple[Source, 
     if variant.compiler is None and variant.file is None:
         arguments = {**_torch_arguments(place), "threads": place.threads, **variant.options}
         factory = "redline.networks.eager:open_torch"
-        return Source(factory=factory, arguments=arguments, environment=place.environment), None
+        interpreter = place.interpreter(variant)
+        return Source(
+            factory=factory, arguments=arguments, environment=place.environment, interpreter=interpreter
+        ), None
     compiled = call_in_fresh_process(_compile_source(variant, place, files), timeout_s=_COMPILE_S)
     source = Source(
         factory="redline.backends:open_engine",
         arguments={"path": compiled["engine"]},
         environment=place.environment,
+        interpreter=place.interpreter(variant),
     )
     return source, Layers.of(dict(compiled["layers"]))
 
@@ -180,4 +221,9 @@ def _compile_source(variant: Variant, place: Place, files: Files) -> Source:
             threads = {"threads": place.threads} if variant.device == "cpu" else {}
             arguments["options"] = {**variant.options, **threads}
     step = variant.compiler or "compile_engine"
-    return Source(factory=f"{STEPS}:{step}", arguments=arguments, environment=place.environment)
+    return Source(
+        factory=f"{STEPS}:{step}",
+        arguments=arguments,
+        environment=place.environment,
+        interpreter=place.interpreter(variant),
+    )

@@ -40,6 +40,8 @@ class GridConfig:
         threads: Of every runtime and of the loaders; 0 takes every core that this process may use.
         samples: The most samples that INT8 is calibrated on.
         seed: Of the order, the random inputs and the shuffling of images.
+        interpreters: Pairs of a backend and the Python that runs it, for runtimes that cannot live in one environment
+            with the rest; each must find ``redline``.
     """
 
     models: tuple[str, ...]
@@ -60,10 +62,13 @@ class GridConfig:
     threads: int = 0
     samples: int = 64
     seed: int = 0
+    interpreters: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         for key in ("models", "backends", "precisions", "devices", "loaders", "batches"):
             _check_names(key, getattr(self, key))
+        for backend, _ in self.interpreters:
+            _one_of(backend, BACKEND_NAMES, "interpreters")
         _check_sizes(self.batches, self.sizes)
         for key, least in _LEAST.items():
             if getattr(self, key) < least:
@@ -95,6 +100,7 @@ _TABLES = {
     "grid": ("backends", "precisions", "devices", "loaders", "batches", "sizes", "baseline"),
     "measure": ("rounds", "window_s", "warmup_s", "repeats", "cell_timeout_s", "threads", "seed"),
     "data": ("images", "samples"),
+    "interpreters": BACKEND_NAMES,
 }
 _NUMBERS = frozenset(("window_s", "warmup_s", "cell_timeout_s"))
 _WHOLE = frozenset(("rounds", "repeats", "threads", "seed", "samples"))
@@ -123,7 +129,11 @@ def read_config(path: Path) -> dict[str, Any]:
                 continue
             where = f"{path}: {key}" if not table else f"{path}: {table}.{key}"
             _one_of(key, (*keys, *(_TABLES if not table else ())), f"{path}: key in [{table or 'top level'}]")
-            found[key] = _typed(key, value, where)
+            if table == "interpreters":
+                pair = (key, str(_expect(value, str, where, "the path of a Python")))
+                found[table] = (*found.get(table, ()), pair)
+            else:
+                found[key] = _typed(key, value, where)
     if "images" in found:
         found["data"] = str(path.parent / cast("str", found.pop("images")))
     return found

@@ -207,7 +207,11 @@ class _Child:
         self.timeout_s = timeout_s
         self._stopped: str | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
-        self._process, self._connection = _start(source, self._stderr)
+        try:
+            self._process, self._connection = _start(source, self._stderr)
+        except BaseException:
+            self._stderr.close()
+            raise
 
     @property
     def pid(self) -> int:
