@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.grid.records import Cell, Run, grid_records, usual_time
+from tests.grid.records import Cell, Run, grid_records, usual_outcome, usual_time
 
 from redline.cli import main
 
@@ -35,6 +35,20 @@ def test_a_regression_ends_with_exit_code_1(tmp_path: Path, capsys: pytest.Captu
     told = json.loads(capsys.readouterr().out)
     assert told["regressions"]
     assert all("onnxruntime-fp32" in cell for cell in told["regressions"])
+
+
+def test_a_cell_that_ran_before_and_fails_now_is_a_regression(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fails(cell: Cell) -> tuple[str, str | None, str | None]:
+        if cell.variant == "onnxruntime-fp32" and cell.batch == 4:
+            return "failed", "open", "it is broken now"
+        return usual_outcome(cell)
+
+    before = written(tmp_path / "before.jsonl", Run(seed=1))
+    after = written(tmp_path / "after.jsonl", Run(seed=2, outcome=fails))
+    assert main(["compare", str(before), str(after), "--fail-on-regression", "5%"]) == 1
+    assert "Measured before and not now: net/onnxruntime-fp32/cpu/dummy/4x224x224" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("share", ["fast", "-5%", "2000%"])

@@ -29,8 +29,11 @@ def compare_command(
     limit = parse_share(fail_on_regression) if fail_on_regression else None
     comparison = redline.compare(before, after)
     slower = regressions(comparison, limit) if limit is not None else ()
+    # What was asked for in both runs and was measured in the first alone is worse than slow.
+    asked = {row.cell for row in comparison.after.rows}
+    lost = [cell for cell in comparison.only_before if cell in asked] if limit is not None else []
     if json:
-        print_json({**comparison.to_json(), "regressions": [change.cell for change in slower]})
+        print_json({**comparison.to_json(), "regressions": [change.cell for change in slower], "lost": lost})
     else:
         console.print(comparison_table(comparison))
         for difference in comparison.differences:
@@ -42,7 +45,9 @@ def compare_command(
             console.print(f"[yellow]Warning:[/] {warning}")
         for change in slower:
             console.print(f"[red]Slower than allowed:[/] {change.cell}")
-    return 1 if slower else 0
+        for cell in lost:
+            console.print(f"[red]Measured before and not now:[/] {cell}")
+    return 1 if slower or lost else 0
 
 
 def parse_share(text: str) -> float:

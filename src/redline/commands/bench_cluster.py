@@ -194,14 +194,15 @@ def _portable(model: ModelAt) -> dict[str, Any]:
 
 
 def _unpacked(model: Mapping[str, Any], folder: Path) -> ModelAt:
-    weights = folder / model["file"] if model["file"] else None
-    if weights is not None and not weights.is_file():
+    file = folder / model["file"] if model["file"] else None
+    if file is not None and not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(weights, model["content"])
+        write_whole(file, model["content"])
     return ModelAt(
         name=model["name"],
         size=(model["size"][0], model["size"][1]),
         ref=model["ref"],
-        weights=weights if model["ref"] is not None else None,
+        weights=file if model["ref"] is not None else None,
         description=model["description"],
+        file=file if model["ref"] is None else None,
     )

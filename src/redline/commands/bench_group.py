@@ -121,6 +121,7 @@ class GroupBench:
         cells = [cell for cell in self._alive() if (cell.id, repeat) not in self._done.processes]
         if not cells:
             return
+        self._spent_s.clear()
         with ExitStack() as stack:
             opened: dict[Key, Opened] = {}
             for variant in self._in_opening_order(cells):

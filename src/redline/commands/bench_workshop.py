@@ -33,6 +33,7 @@ class ModelAt:
         ref: How PyTorch loads it; None for an ONNX file.
         weights: The weights that every process loads; None where the model's own file has them.
         description: What :func:`redline.commands.steps.describe_torch` says.
+        file: The ONNX file where it does not lie where its name says.
     """
 
     name: str
@@ -40,6 +41,7 @@ class ModelAt:
     ref: Mapping[str, Any] | None
     weights: Path | None
     description: Mapping[str, Any]
+    file: Path | None = None
 
     @property
     def signature(self) -> Signature:
@@ -118,7 +120,7 @@ class Workshop:
         self._config, self._threads = config, threads
         height, width = model.size
         self._folder = folder / stem_of(model.name) / f"{height}x{width}"
-        self._files: Files = {"exported": Path(model.name)} if model.ref is None else {}
+        self._files: Files = {"exported": model.file or Path(model.name)} if model.ref is None else {}
         self._failures: dict[str, str] = {}
         self._opened: dict[tuple[str, str], tuple[Source, Layers | None]] = {}
         self._refused: dict[tuple[str, str], str] = {}
