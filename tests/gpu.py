@@ -18,3 +18,4 @@ def _gpu() -> bool:
 needs_tensorrt = pytest.mark.skipif(
     find_spec("tensorrt") is None or not _gpu(), reason="needs TensorRT and an NVIDIA GPU"
 )
+needs_cuda = pytest.mark.skipif(not _gpu(), reason="needs an NVIDIA GPU and cuda-bindings")

@@ -187,7 +187,7 @@ def test_a_dry_run_says_what_would_come(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "resnet18/torch-int8/cpu/dummy/2x96x96  skipped: there is no torch in int8 on cpu" in out
-    assert "4 cells, 2 x 10 turns each: about" in out
+    assert "4 cells, 2 x 20 turns each: about" in out
     assert main([*words, "--dry-run", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["cells"]) == 4
 
@@ -234,3 +234,13 @@ def test_a_backend_may_have_a_python_of_its_own(tmp_path: Path) -> None:
     assert found[ORT] == ("measured", None)
     assert found["openvino-fp32"][0] == "skipped"
     assert "nowhere" in str(found["openvino-fp32"][1])
+
+
+def test_random_numbers_prove_errors_and_no_agreement(tmp_path: Path) -> None:
+    config = small(conv_model(tmp_path / "model.onnx"), precisions=("fp32", "int8-dynamic"), batches=(1,), repeats=1)
+    rows = {row.variant: row for row in bench(config, tmp_path / "run.jsonl").rows}
+    int8 = rows["onnxruntime-int8-dynamic"]
+    assert int8.top1_agreement is None
+    assert int8.relative_error is not None
+    assert 0 < int8.relative_error < 0.5
+    assert int8.finite

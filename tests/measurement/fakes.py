@@ -122,3 +122,18 @@ class Keeper(Doubler):
 def make_keeper() -> Keeper:
     """What a worker calls."""
     return Keeper()
+
+
+class OnGpu(Doubler):
+    """Holds so many megabytes of a GPU."""
+
+    def __init__(self, megabytes: int) -> None:
+        from redline.backends.cuda import DeviceMemory
+
+        super().__init__()
+        self.held = DeviceMemory(megabytes * 1_000_000)
+
+
+def make_on_gpu(megabytes: int) -> OnGpu:
+    """What a worker calls."""
+    return OnGpu(megabytes)

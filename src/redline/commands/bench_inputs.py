@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import redline.data
-from redline.commands.bench_workshop import ModelAt
+from redline.commands.bench_workshop import Workshop
 from redline.core.errors import InputError, RedlineError
 from redline.core.tensor import Array
 from redline.data.images import infer_preprocess
@@ -18,6 +18,8 @@ from redline.grid.cells import Group
 from redline.grid.config import GridConfig
 from redline.measurement.shared_arrays import SharedBatches
 
+#: The key of the batches to verify on.
+VERIFICATION = "verification"
 _IN_TURN = 4
 #: What the loader real takes where no folder is given.
 SHIPPED = Path(redline.data.__file__).parent / "assets" / "photos"
@@ -29,8 +31,9 @@ class Inputs:
     #: What a worker calls to make a loader of its own.
     factory = "redline.data.loaders:open_loader"
 
-    def __init__(self, model: ModelAt, group: Group, config: GridConfig) -> None:
-        self._model, self._group, self._config = model, group, config
+    def __init__(self, workshop: Workshop, group: Group, config: GridConfig) -> None:
+        self._workshop, self._group, self._config = workshop, group, config
+        self._model = workshop.model
         self._shared: dict[str, SharedBatches] = {}
         self._reasons: dict[str, str] = {}
         self._stack = ExitStack()
@@ -56,6 +59,15 @@ class Inputs:
     def handle(self, loader: str) -> Mapping[str, Any]:
         """What a worker maps them by."""
         return self._shared[loader].handle
+
+    def verification(self) -> tuple[Mapping[str, Any], int, bool]:
+        """What a worker maps the batches to verify on by, how many there are, and whether they are real."""
+        samples, real = self._workshop.verification
+        batch = self._group.batch
+        if VERIFICATION not in self._shared:
+            batches = [samples.batch(start, batch) for start in range(0, len(samples), batch)]
+            self._shared[VERIFICATION] = self._stack.enter_context(SharedBatches.create(batches))
+        return self._shared[VERIFICATION].handle, -(-len(samples) // batch), real
 
     def loader_arguments(self, loader: str) -> dict[str, Any] | None:
         """How a worker makes a loader that decodes while the model runs; None where there is nothing to decode."""

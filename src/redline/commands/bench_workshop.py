@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from redline.core.artifact import Engine, Layers
 from redline.core.errors import WorkerError
 from redline.core.files import sha256_of
 from redline.core.preprocess import Preprocess
-from redline.core.samples import save_samples
+from redline.core.samples import Samples, save_samples
 from redline.core.tensor import Signature
 from redline.grid.cells import Size
 from redline.grid.config import GridConfig
@@ -22,6 +23,7 @@ from redline.measurement.worker import Source, call_in_fresh_process, thread_env
 from redline.variants import FileStep, Variant, files_of
 
 _DESCRIBE_S = 600.0
+_VERIFIED_ON = 32
 _BYTES = {"fp16": 2, "bf16": 2}
 
 
@@ -221,12 +223,19 @@ class Workshop:
 
     def _calibration(self) -> None:
         out = self._folder / "calibration.npz"
-        if out.is_file():
-            return
-        out.parent.mkdir(parents=True, exist_ok=True)
-        counts = (self._config.samples, 1)
-        samples, _, _ = prepare_samples(self.model.description, self._config.data, None, counts, self._config.seed)
-        save_samples(samples, out)
+        if not out.is_file():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            save_samples(self._samples[0], out)
+
+    @property
+    def verification(self) -> tuple[Samples, bool]:
+        """Samples that nothing is calibrated on, and whether they are real ones and no random numbers."""
+        return self._samples[1], self._samples[2] is None
+
+    @cached_property
+    def _samples(self) -> tuple[Samples, Samples, str | None]:
+        counts = (self._config.samples, _VERIFIED_ON)
+        return prepare_samples(self.model.description, self._config.data, None, counts, self._config.seed)
 
 
 _COUNTED = Variant(

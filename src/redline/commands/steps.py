@@ -257,8 +257,9 @@ def prepare_samples(
         calibration, verification = load_asset(description["asset"], preprocess, input_name=name)
         return _first(calibration, counts[0]), _first(verification, counts[1]), None
     warning = "inputs are random numbers (no --data was given): speed is real, agreement and accuracy prove little"
-    samples = synthetic_samples(signature, sum(counts) // 4, seed=seed)
-    return (*samples.split(counts[0] // 4, seed=seed), warning)
+    first = max(counts[0] // 4, 1)
+    samples = synthetic_samples(signature, first + max(counts[1] // 4, 1), seed=seed)
+    return (*samples.split(first, seed=seed), warning)
 
 
 def _first(samples: Samples, count: int) -> Samples:

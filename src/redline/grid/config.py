@@ -54,8 +54,8 @@ class GridConfig:
     sizes: tuple[tuple[int, int], ...] = ()
     baseline: str = "torch-fp32"
     data: str | None = None
-    rounds: int = 10
-    window_s: float = 0.2
+    rounds: int = 20
+    window_s: float = 0.1
     warmup_s: float = 3.0
     repeats: int = 2
     cell_timeout_s: float = 180.0
