@@ -38,9 +38,11 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-def words(model: object, out: Path, *more: str, variants: tuple[str, ...] = VARIANTS) -> list[str]:
+def words(
+    model: object, out: Path, *more: str, variants: tuple[str, ...] = VARIANTS, rounds: int = ROUNDS
+) -> list[str]:
     chosen = [word for name in variants for word in ("--variant", name)]
-    timing = ["--rounds", str(ROUNDS), "--window", "0.02", "--threads", "1"]
+    timing = ["--rounds", str(rounds), "--window", "0.02", "--threads", "1"]
     return ["tune", str(model), "-o", str(out), *chosen, *timing, *more]
 
 
@@ -177,7 +179,8 @@ def test_a_tune_that_is_killed_in_export_goes_on(data: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_ctrl_c_ends_the_workers_and_keeps_what_is_finished(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    arguments = words(model, out, variants=("onnxruntime-fp32",))
+    # So long that it cannot be over before the signal comes.
+    arguments = words(model, out, variants=("onnxruntime-fp32",), rounds=100)
     process = start(arguments)
     wait_until(count("samples", 2), out, process)
     workers = descendants(process)

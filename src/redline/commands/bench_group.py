@@ -131,12 +131,15 @@ class GroupBench:
         with ExitStack() as stack:
             # A worker ends with the thread that started it: the threads stay until the workers are closed.
             pool = stack.enter_context(ThreadPoolExecutor(openers()))
-            starting = [(v, pool.submit(self._start, v, found[0], inputs), found[1]) for v, found in sources if found]
-            stack.callback(_close_all, [future for _, future, _ in starting])
+            ready = [(variant, found) for variant, found in sources if found is not None]
+            # A fixed order of starting would favour the same ones each time.
+            by_chance = self._order(f"start/{repeat}").sample(ready, len(ready))
+            starting = {_key(v): pool.submit(self._start, v, found[0], inputs) for v, found in by_chance}
+            stack.callback(_close_all, starting.values())
             opened: dict[Key, Opened] = {}
-            for variant, worker, layers in starting:
+            for variant, (_, layers) in ready:
                 self._say(f"{self._group.title}: open {variant.title}")
-                one = self._opened(worker, layers, of[_key(variant)])
+                one = self._opened(starting[_key(variant)], layers, of[_key(variant)])
                 if one is not None:
                     opened[_key(variant)] = one
                     yield from self._tell(variant, one, inputs)
@@ -145,6 +148,9 @@ class GroupBench:
             for cell in cells:
                 if cell.id not in self._failures:
                     yield _process_record(cell, repeat, opened[_key(cell.variant)])
+
+    def _order(self, what: str) -> random.Random:
+        return random.Random(f"{self._config.seed}/{self._group.title}/{what}")  # noqa: S311 (an order, no secret)
 
     def _in_opening_order(self, cells: list[Cell]) -> list[Variant]:
         """The baselines first, as their answers are the reference."""
@@ -199,7 +205,7 @@ class GroupBench:
                 return
 
     def _turns(self, repeat: int, cells: list[Cell], opened: Mapping[Key, Opened], inputs: Inputs) -> Iterator[Record]:
-        order = random.Random(f"{self._config.seed}/{self._group.title}/{repeat}")  # noqa: S311 (an order, no secret)
+        order = self._order(f"turns/{repeat}")
         for index in range(self._config.rounds):
             turns = list(cells)
             order.shuffle(turns)
