@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from redline.backends.nvidia import find_gpus
 from redline.commands.bench_group import Done, GroupBench
-from redline.commands.bench_workshop import ModelAt, Workshop
+from redline.commands.bench_workshop import ModelAt, Models, Workshop
 from redline.core.errors import DeviceError, MissingDependencyError
 from redline.core.files import write_whole
 from redline.grid.cells import Group, Size, group_cells, plan_cells
@@ -23,7 +23,6 @@ from redline.measurement.results import Record
 _ATTEMPTS = 3
 _POLL_S = 1.0
 _KNOCK_S = 5.0
-Models = Mapping[str, Mapping[Size, ModelAt]]
 
 
 @dataclass(frozen=True, slots=True)

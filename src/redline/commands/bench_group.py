@@ -264,7 +264,7 @@ class GroupBench:
 
     def _answers(self, one: Opened, inputs: Inputs) -> Mapping[str, Array] | None:
         try:
-            handle, count, _ = inputs.verification()
+            handle, count = inputs.verification()
             one.first_call_s = one.worker.prepare_shared(VERIFICATION, handle, limit_s=0.0).first_call_s
             batches = [one.worker.call_shared(VERIFICATION, index) for index in range(count)]
         except RedlineError:

@@ -60,14 +60,14 @@ class Inputs:
         """What a worker maps them by."""
         return self._shared[loader].handle
 
-    def verification(self) -> tuple[Mapping[str, Any], int, bool]:
-        """What a worker maps the batches to verify on by, how many there are, and whether they are real."""
-        samples, real = self._workshop.verification
+    def verification(self) -> tuple[Mapping[str, Any], int]:
+        """What a worker maps the batches to verify on by, and how many there are."""
+        samples, _ = self._workshop.verification
         batch = self._group.batch
         if VERIFICATION not in self._shared:
             batches = [samples.batch(start, batch) for start in range(0, len(samples), batch)]
             self._shared[VERIFICATION] = self._stack.enter_context(SharedBatches.create(batches))
-        return self._shared[VERIFICATION].handle, -(-len(samples) // batch), real
+        return self._shared[VERIFICATION].handle, -(-len(samples) // batch)
 
     def loader_arguments(self, loader: str) -> dict[str, Any] | None:
         """How a worker makes a loader that decodes while the model runs; None where there is nothing to decode."""

@@ -69,6 +69,10 @@ class ModelAt:
         }
 
 
+#: By name and image size.
+Models = Mapping[str, Mapping[Size, ModelAt]]
+
+
 def describe_at(name: str, size: Size | None, folder: Path, threads: int) -> ModelAt:
     """Load a model at an image size (None: its own) in a process of its own, and save its weights once.
 

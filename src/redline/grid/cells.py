@@ -68,11 +68,6 @@ class Group:
         size = ", {}x{}".format(*self.size) if any(self.size) else ""
         return f"{self.model}, batch {self.batch}{size}"
 
-    @property
-    def variants(self) -> tuple[Variant, ...]:
-        """Each once, in the order of the table."""
-        return tuple({(c.variant.device, c.variant.name): c.variant for c in self.cells}.values())
-
 
 def plan_cells(config: GridConfig, sizes: dict[str, tuple[Size, ...]] | None = None) -> tuple[Cell, ...]:
     """Every cell, in the order of the report: model, size, batch, device, loader, variant.

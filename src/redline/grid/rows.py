@@ -14,8 +14,7 @@ from redline.grid.conclusions import Conclusions, Finding, Recommendation, concl
 from redline.grid.derive import UNFINISHED, GridRow, Size, derive_rows, limits_of, unique
 from redline.grid.scaling import Fit
 from redline.measurement.results import Record, read_records
-from redline.measurement.stats import percentile
-from redline.measurement.summary import DISTURBED
+from redline.measurement.summary import about_disturbance
 
 __all__ = [
     "Anomaly",
@@ -138,7 +137,7 @@ def summarize_grid(records: Sequence[Record]) -> GridStudy:
 def _warnings(run: Record, rows: Sequence[GridRow]) -> tuple[str, ...]:
     noise = (run.get("environment") or {}).get("noise") or {}
     told = [(run.get("data") or {}).get("warning"), noise.get("warning")]
-    told += [_about_missing(run, rows), _about_disturbance(rows), _about_clock(rows)]
+    told += [_about_missing(run, rows), about_disturbance(row.samples_s for row in rows), _about_clock(rows)]
     return tuple(text for text in told if text)
 
 
@@ -147,17 +146,6 @@ def _about_missing(run: Record, rows: Sequence[GridRow]) -> str | None:
     if not planned or finished >= planned:
         return None
     return f"the run ended early: {planned - finished} of {planned} cells have no result; resume it to measure them"
-
-
-def _about_disturbance(rows: Sequence[GridRow]) -> str | None:
-    """How much longer a usual call took than an undisturbed one, over all cells."""
-    slowed = sorted(percentile(row.samples_s, 50) / percentile(row.samples_s, 5) for row in rows if row.windows_s)
-    if not slowed or slowed[len(slowed) // 2] < DISTURBED:
-        return None
-    return (
-        f"other work disturbed the measuring: a usual call took {slowed[len(slowed) // 2]:.1f} times as long as an "
-        "undisturbed one. Speed-ups compare undisturbed calls; the medians in the table are those of a busy machine"
-    )
 
 
 def _about_clock(rows: Sequence[GridRow]) -> str | None:

@@ -275,14 +275,18 @@ def _mark(row: Row, conclusion: Record | None) -> Row:
 
 def _warnings(run: Record, rows: Sequence[Row]) -> tuple[str, ...]:
     noise = run["environment"].get("noise") or {}
-    told = [run["data"].get("warning"), noise.get("warning"), _about_disturbance(rows)]
+    told = [run["data"].get("warning"), noise.get("warning"), about_disturbance(row.samples_s for row in rows)]
     told += [_about_control(row) for row in rows if row.control]
     return tuple(text for text in told if text)
 
 
-def _about_disturbance(rows: Sequence[Row]) -> str | None:
-    """How much longer a usual call took than an undisturbed one, over all variants."""
-    slowed = sorted(percentile(row.samples_s, 50) / percentile(row.samples_s, 5) for row in rows if row.windows_s)
+def about_disturbance(samples_s: Iterable[Sequence[float]]) -> str | None:
+    """How much longer a usual call took than an undisturbed one, over all rows; None where little or nothing is known.
+
+    Args:
+        samples_s: Seconds of every call, a sequence for each row; rows without calls do not count.
+    """
+    slowed = sorted(percentile(calls, 50) / percentile(calls, 5) for calls in samples_s if calls)
     if not slowed or slowed[len(slowed) // 2] < DISTURBED:
         return None
     return (
