@@ -144,6 +144,16 @@ def test_where_no_model_loads_nothing_is_measured(tmp_path: Path) -> None:
     assert not (tmp_path / "run.jsonl").exists()
 
 
+def test_one_model_of_two_that_does_not_load_is_a_row(tmp_path: Path) -> None:
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    good, broken = str(conv_model(tmp_path / "model.onnx")), str(tmp_path / "broken.onnx")
+    study = bench(small(tmp_path, models=(good, broken), batches=(1,), repeats=1), tmp_path / "run.jsonl")
+    assert {row.model: (row.outcome, row.stage) for row in study.rows} == {
+        good: ("measured", None),
+        broken: ("failed", "load"),
+    }
+
+
 def test_a_finished_run_is_not_measured_again(tmp_path: Path) -> None:
     config = small(conv_model(tmp_path / "model.onnx"))
     bench(config, tmp_path / "run.jsonl")

@@ -21,7 +21,7 @@ from redline import __version__
 from redline.backends.nvidia import find_gpus
 from redline.commands.bench_group import Done, GroupBench
 from redline.commands.bench_inputs import SHIPPED
-from redline.commands.bench_workshop import ModelAt, Workshop, describe_at
+from redline.commands.bench_workshop import ModelAt, Models, Workshop, describe_at
 from redline.commands.ceilings import measure_cpu, measure_gpu
 from redline.core.errors import BusyError, InputError, WorkerError
 from redline.data.images import SUFFIXES
@@ -35,7 +35,6 @@ from redline.measurement.results import FORMAT, Record, ResultsFile
 Listener = Callable[[str, float, float], None]
 #: What the results call this machine.
 NODE = "here"
-Models = Mapping[str, Mapping[Size, ModelAt]]
 
 
 def bench(
@@ -105,7 +104,7 @@ class _Bench:
         self._check(resume=resume)
         self._say("load the models")
         models, refused = self._models()
-        cells = plan_cells(self._config, {name: tuple(sizes) for name, sizes in models.items()})
+        cells = plan_cells(self._config, {name: tuple(sizes) or ((0, 0),) for name, sizes in models.items()})
         groups = group_cells(cells, self._config.seed)
         self._total_s = sum(expected_s(group, self._config) for group in groups)
         if not self._results.records:
