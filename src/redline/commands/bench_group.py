@@ -30,7 +30,8 @@ from redline.verification.compare import compare_outputs
 
 _MOST_CALLS = 500
 _MOST_DEVICE_CALLS = 20
-_PIPELINE_ROUNDS = 2
+_PIPELINE_ROUNDS = 2  # over all repeats, and one at least in each
+_WARM_UP_WINDOW_S = 0.2
 _MOST_OPENERS = 8
 _PIPELINE_CALLS = 2
 _LEAST_LIMIT_S = 1.0
@@ -198,7 +199,10 @@ class GroupBench:
             try:
                 with self._budget(cell, one.worker):
                     one.warm[cell.loader] = one.worker.prepare_shared(
-                        cell.loader, inputs.handle(cell.loader), limit_s=self._config.warmup_s
+                        cell.loader,
+                        inputs.handle(cell.loader),
+                        limit_s=self._config.warmup_s,
+                        window_s=min(_WARM_UP_WINDOW_S, 2 * self._config.window_s),
                     )
             except WorkerError as error:
                 self._fail(self._of_same_process(cell, cells), "warm up", error)
@@ -232,7 +236,7 @@ class GroupBench:
             found["device_s"] = worker.device_times(cell.loader, calls)
             if (gpu := state(0)) is not None:
                 found["gpu"] = gpu.to_json()
-        if index < _PIPELINE_ROUNDS and inputs.loader_arguments(cell.loader):
+        if index * self._config.repeats < _PIPELINE_ROUNDS and inputs.loader_arguments(cell.loader):
             for name, prefetch in (("pipeline_s", True), ("serial_s", False)):
                 found[name] = worker.time_pipeline(
                     cell.loader, duration_s=window_s, min_calls=_PIPELINE_CALLS, prefetch=prefetch

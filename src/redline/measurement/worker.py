@@ -121,10 +121,12 @@ class Worker:
         self._child.ask("receive", key, [dict(feed) for feed in inputs])
         return self._warm_up(key, limit_s)
 
-    def prepare_shared(self, key: Key, handle: Mapping[str, Any], *, limit_s: float = 3.0) -> WarmUp:
+    def prepare_shared(
+        self, key: Key, handle: Mapping[str, Any], *, limit_s: float = 3.0, window_s: float = 0.2
+    ) -> WarmUp:
         """As :meth:`prepare`, with inputs that the worker maps: a handle of ``SharedBatches``, which stays open."""
         self._child.ask("map", key, dict(handle))
-        return self._warm_up(key, limit_s)
+        return self._warm_up(key, limit_s, window_s)
 
     def call_shared(self, key: Key, index: int) -> dict[str, Array]:
         """Run once on one of the prepared inputs; after the last comes the first again."""
@@ -169,9 +171,9 @@ class Worker:
             return replace(found, allocator_peak_bytes=self._child.ask("allocator_peak_bytes"))
         return found
 
-    def _warm_up(self, key: Key, limit_s: float) -> WarmUp:
+    def _warm_up(self, key: Key, limit_s: float, window_s: float = 0.2) -> WarmUp:
         with self._watch.polling():
-            return cast("WarmUp", self._child.ask("warm_up", key, limit_s))
+            return cast("WarmUp", self._child.ask("warm_up", key, limit_s, window_s))
 
     def close(self) -> None:
         """End the process."""
@@ -344,8 +346,8 @@ class _Server:
     def map(self, key: Key, handle: Mapping[str, Any]) -> None:
         self._inputs[key] = open_shared(handle)
 
-    def warm_up(self, key: Key, limit_s: float) -> WarmUp:
-        return warm_up(self.session, self.inputs(key), limit_s=limit_s)
+    def warm_up(self, key: Key, limit_s: float, window_s: float) -> WarmUp:
+        return warm_up(self.session, self.inputs(key), limit_s=limit_s, window_s=window_s)
 
     def call_prepared(self, key: Key, index: int) -> dict[str, Array]:
         inputs = self.inputs(key)
