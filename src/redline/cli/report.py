@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN.jsonl", help="What redline tune or redline bench wrote.")],
+    run: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN.jsonl...", help="What redline tune or redline bench wrote; or parts of one grid."),
+    ],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The file to write: .html, .md or .csv; without it, a table.")
     ] = None,

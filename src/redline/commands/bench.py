@@ -9,7 +9,9 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,10 +21,11 @@ import filelock
 
 from redline import __version__
 from redline.backends.nvidia import find_gpus
-from redline.commands.bench_group import Done, GroupBench
+from redline.commands.bench_group import Done, GroupBench, openers
 from redline.commands.bench_inputs import SHIPPED
 from redline.commands.bench_workshop import ModelAt, Models, Workshop, describe_at
 from redline.commands.ceilings import measure_cpu, measure_gpu
+from redline.commands.ways import reason_against
 from redline.core.errors import BusyError, InputError, WorkerError
 from redline.data.images import SUFFIXES
 from redline.grid.cells import Cell, Group, Size, baseline_of, expected_s, group_cells, plan_cells
@@ -132,18 +135,34 @@ class _Bench:
                 self._results.append({"kind": "cell", **cell.fields(), **told})
 
     def _measure_here(self, groups: Sequence[Group], models: Models) -> None:
-        workshops: dict[tuple[str, Size], Workshop] = {}
+        workshops = self._prepared(groups, models)
         for group in groups:
-            key = (group.model, group.size)
-            if key not in workshops:
-                workshops[key] = Workshop(models[group.model][group.size], self._config, self._folder, self._threads)
-            self._count_macs(workshops[key])
+            workshop = workshops[group.model, group.size]
             done = done_of(self._results.records)
-            for record in GroupBench(group, workshops[key], self._config, done, self._say).records():
+            for record in GroupBench(group, workshop, self._config, done, self._say).records():
                 self._results.append({**record, "node": NODE} if record["kind"] == "cell" else record)
             self._done_s += expected_s(group, self._config)
         # Last, as it is the longest step that cannot go on from its middle.
         self._measure_ceilings()
+
+    def _prepared(self, groups: Sequence[Group], models: Models) -> dict[tuple[str, Size], Workshop]:
+        """What each model at each size needs: its files, made before anything is measured, and its multiply-adds."""
+        at = {(group.model, group.size): group.cells for group in groups}
+        shops = {
+            (name, size): Workshop(models[name][size], self._config, self._folder, self._threads) for name, size in at
+        }
+        self._say(f"make the model files of {len(shops)} models and sizes")
+        with ThreadPoolExecutor(openers()) as pool:
+            counted = {
+                key: pool.submit(_prepare, shop, at[key], dict(self._config.interpreters))
+                for key, shop in shops.items()
+            }
+            for (name, size), macs in counted.items():
+                about = {"kind": "macs", "model": name, "size": list(size)}
+                known = any(about.items() <= record.items() for record in self._results.records)
+                if not known and macs.result() is not None:
+                    self._results.append({**about, "macs_per_sample": macs.result()})
+        return shops
 
     def _measure_elsewhere(self, address: str, groups: Sequence[Group], models: Models) -> None:
         from redline.commands.bench_cluster import Cluster
@@ -166,15 +185,30 @@ class _Bench:
         refused: dict[tuple[str, Size], str] = {}
         for name in self._config.models:
             found[name] = {}
-            for size in self._config.sizes or (None,):
-                try:
-                    model = describe_at(name, size, self._folder, self._threads)
+            for size, model in self._described_at_each_size(name):
+                if isinstance(model, WorkerError):
+                    refused[name, size or (0, 0)] = str(model)
+                else:
                     found[name][model.size] = model
-                except WorkerError as error:
-                    refused[name, size or (0, 0)] = str(error)
         if not any(found.values()):
             raise InputError(f"no model can be loaded: {'; '.join(dict.fromkeys(refused.values()))}")
         return found, refused
+
+    def _described_at_each_size(self, name: str) -> Iterator[tuple[Size | None, ModelAt | WorkerError]]:
+        def at(size: Size | None) -> tuple[Size | None, ModelAt | WorkerError]:
+            try:
+                return size, describe_at(name, size, self._folder, self._threads)
+            except WorkerError as error:
+                return size, error
+
+        waiting = deque(self._config.sizes or (None,))
+        while waiting:
+            size, model = at(waiting.popleft())
+            yield size, model
+            if isinstance(model, ModelAt):
+                break  # it saved the weights, which the others load
+        with ThreadPoolExecutor(openers()) as pool:
+            yield from pool.map(at, waiting)
 
     def _check(self, *, resume: bool) -> None:
         """Refuse to mix runs: another grid, another machine, other versions."""
@@ -250,17 +284,16 @@ class _Bench:
             for record in measured:
                 self._results.append({**record, "device": device})
 
-    def _count_macs(self, workshop: Workshop) -> None:
-        about = {"kind": "macs", "model": workshop.model.name, "size": list(workshop.model.size)}
-        if any(all(record.get(key) == value for key, value in about.items()) for record in self._results.records):
-            return
-        counted = workshop.macs()
-        if counted is not None:
-            self._results.append({**about, "macs_per_sample": counted})
-
     def _say(self, text: str) -> None:
         if self._listener:
             self._listener(text, self._done_s, self._total_s)
+
+
+def _prepare(workshop: Workshop, cells: Sequence[Cell], interpreters: Mapping[str, str]) -> int | None:
+    macs = workshop.macs()
+    variants = {cell.variant.name: cell.variant for cell in cells if cell.refused is None}.values()
+    workshop.prepare(v for v in variants if reason_against(v, interpreters.get(v.backend, "")) is None)
+    return macs
 
 
 def done_of(records: list[Record]) -> Done:

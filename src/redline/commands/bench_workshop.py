@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -148,6 +149,12 @@ class Workshop:
                 raise
         return self._opened[key]
 
+    def prepare(self, variants: Iterable[Variant]) -> None:
+        """Make the model files of all variants; one that cannot be made says why when it is opened."""
+        for variant in variants:
+            with suppress(WorkerError):
+                self._files_for(variant)
+
     def file_of(self, variant: Variant) -> Path | None:
         """The model file that a variant runs, where it is made."""
         return self._files.get(variant.file) if variant.file else self.model.weights
@@ -166,14 +173,19 @@ class Workshop:
         return sum(int(math.prod(tensor.dims)) * _bytes_of(tensor.data_type) for tensor in weights)
 
     def engine_of(self, variant: Variant) -> dict[str, Any]:
-        """What its engine was made for, and in words which nodes run elsewhere than on its device."""
+        """What its engine was made for, which nodes run elsewhere than on its device in words, and notes on it."""
         source, _ = self._opened[variant.device, variant.name]
         path = source.arguments.get("path")
         if not isinstance(path, str):
-            return {"platform": {}, "elsewhere": None}
+            return {"platform": {}, "elsewhere": None, "note": variant.note}
         engine = Engine.described(Path(path))
         told = engine.provenance[-1].arguments.get("elsewhere") if engine.provenance else None
-        return {"platform": dict(engine.platform), "elsewhere": str(told) if told else None}
+        notes = [variant.note, *str(engine.options.get("notes") or "").splitlines()]
+        return {
+            "platform": dict(engine.platform),
+            "elsewhere": str(told) if told else None,
+            "note": "; ".join(note for note in notes if note) or None,
+        }
 
     def macs(self) -> int | None:
         """Multiply-adds of one sample; None where they cannot be counted."""

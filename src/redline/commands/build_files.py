@@ -122,12 +122,18 @@ def find_samples(
     return calibration, verification, []
 
 
-def prepare_file(source: OnnxModel, recipe: Recipe, folder: Path, samples: Samples) -> OnnxModel:
-    """The file to build from: the source, or one converted beforehand and kept beside the plan."""
+def prepare_file(source: OnnxModel, recipe: Recipe, folder: Path, samples: Samples | None) -> OnnxModel:
+    """The file to build from: the source, or one converted beforehand and kept beside the plan.
+
+    Raises:
+        InputError: INT8 without samples, or a conversion that Redline does not make.
+    """
     if not recipe.converts:
         return source
     path = folder / f"{source.path.stem}_{recipe.name}.onnx"
     if recipe.precision == "int8":
+        if samples is None:
+            raise InputError("INT8 needs samples to calibrate on, got none")
         return quantize_static(source, path, samples, StaticOptions(target="tensorrt"))
     if recipe.precision == "bf16":
         raise InputError("bf16 with strong typing needs a bf16 graph, which Redline does not make; use fp16")

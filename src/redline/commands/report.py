@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from redline.core.errors import ArtifactError, InputError
+from redline.grid.join import join_grids
 from redline.grid.rows import GridStudy, is_grid, summarize_grid
-from redline.measurement.results import read_records
+from redline.measurement.results import Record, read_records
 from redline.measurement.summary import Study, summarize
 
 WRITERS = {
@@ -22,11 +24,12 @@ GRID_WRITERS = {
 }
 
 
-def report(run: str | Path, out: str | Path | None = None) -> Study | GridStudy:
+def report(run: str | Path | Sequence[str | Path], out: str | Path | None = None) -> Study | GridStudy:
     """Read the results of a run and, with ``out``, write them for people.
 
     Args:
         run: What ``redline tune`` or ``redline bench`` wrote; a run that was interrupted is read as far as it got.
+            Several files are the parts of one grid: other points of it, measured under the same conditions.
         out: A file whose suffix chooses the form: ``.html`` (one self-contained page), ``.md`` or ``.csv``.
 
     Returns:
@@ -34,23 +37,35 @@ def report(run: str | Path, out: str | Path | None = None) -> Study | GridStudy:
         benchmark, a ``Study`` of a tune.
 
     Raises:
-        InputError: ``out`` has another suffix, or is the results file itself.
+        InputError: ``out`` has another suffix, or is the results file itself; several files are no parts of one grid.
         ArtifactError: ``run`` is missing or is not a results file.
         MissingDependencyError: the HTML page needs ``vl-convert``, which is not installed.
     """
-    run, out = Path(run), None if out is None else Path(out)
+    files = [Path(run)] if isinstance(run, (str, Path)) else [Path(one) for one in run]
+    out = None if out is None else Path(out)
     if out is not None and out.suffix.lower() not in WRITERS:
         raise InputError(f"got {out.name}, expected a name that ends in {', '.join(WRITERS)}")
-    if out is not None and out.resolve() == run.resolve():
+    if out is not None and out.resolve() in [file.resolve() for file in files]:
         raise InputError(f"got {out} as input and output, expected another output file")
-    records = read_records(run)
+    parts = {file: read_records(file) for file in files}
+    told = ", ".join(map(str, files))
     study: Study | GridStudy
     try:
+        records = _joined(parts)
         study = summarize_grid(records) if is_grid(records) else summarize(records)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{run} has a record that cannot be read ({error!r}); make the run again") from error
+        raise ArtifactError(f"{told} has a record that cannot be read ({error!r}); make the run again") from error
     if out is not None:
         writers = GRID_WRITERS if isinstance(study, GridStudy) else WRITERS
         module, name = writers[out.suffix.lower()].split(":")
         getattr(importlib.import_module(module), name)(study, out)
     return study
+
+
+def _joined(parts: Mapping[Path, Sequence[Record]]) -> Sequence[Record]:
+    if len(parts) == 1:
+        return next(iter(parts.values()))
+    for file, records in parts.items():
+        if not is_grid(records):
+            raise InputError(f"{file} is no grid; expected one file, or the parts of one grid")
+    return join_grids(parts)

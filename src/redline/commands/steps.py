@@ -145,9 +145,12 @@ def compile_engine(model: str, backend: str, options: Mapping[str, Argument], di
 
 
 def compile_tensorrt(
-    model: str, backend: str, precision: str, profile: str, calibration: str, directory: str
+    model: str, backend: str, precision: str, profile: str, calibration: str | None, directory: str
 ) -> dict[str, Any]:
-    """Build a TensorRT engine in the typing that this generation prefers, of a converted file where it needs one."""
+    """Build a TensorRT engine in the typing that this generation prefers, of a converted file where it needs one.
+
+    ``calibration`` is a file of samples; only INT8 needs one.
+    """
     from redline.backends import load_backend
     from redline.commands.build_files import prepare_file, recipes_for
     from redline.core.errors import UnsupportedError
@@ -157,8 +160,9 @@ def compile_tensorrt(
     recipe = recipes_for(load_backend(backend), (precision,), typing="auto", calibrator="auto")[0]
     if recipe.refused:
         raise UnsupportedError(recipe.refused)
-    prepared = prepare_file(source, recipe, folder, load_saved(calibration))
-    options = {**recipe.backend_options(), "profiles": profile, "calibration": calibration}
+    samples = load_saved(calibration) if calibration else None
+    prepared = prepare_file(source, recipe, folder, samples)
+    options = {**recipe.backend_options(), "profiles": profile, "calibration": calibration or ""}
     engine = load_backend(backend, options).compile(prepared, folder)
     return {"engine": str(engine.path), "layers": [list(pair) for pair in engine.layers.counts]}
 

@@ -214,7 +214,8 @@ def _compile_source(variant: Variant, place: Place, files: Files) -> Source:
     match variant.compiler:
         case "compile_tensorrt":
             profile = f"{smallest},{largest},{largest}"
-            arguments |= {**variant.options, "profile": profile, "calibration": str(place.calibration)}
+            calibration = str(place.calibration) if variant.requested == "int8" else None
+            arguments |= {**variant.options, "profile": profile, "calibration": calibration}
         case "compile_torch_tensorrt":
             arguments |= {**_torch_arguments(place), **variant.options, "batch": [smallest, largest, largest]}
         case _:
