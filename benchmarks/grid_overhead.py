@@ -33,7 +33,6 @@ def main() -> int:
         batches=(16,),
         sizes=((384, 384),),
         threads=1,
-        rounds=10,
         window_s=0.1,
     )
     with tempfile.TemporaryDirectory() as folder:
