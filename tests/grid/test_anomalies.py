@@ -233,3 +233,23 @@ def test_memory_that_jumps_with_the_pixels() -> None:
 
 def test_a_run_of_failures_has_none() -> None:
     assert found(outcome=lambda cell: ("failed", "build", "no")) == ()
+
+
+def test_many_variants_that_never_settle_are_one_anomaly() -> None:
+    def change(record: Record) -> Record:
+        shaky = record["kind"] == "process" and ("onnxruntime" in record["cell"] or "/16x" in record["cell"])
+        return {**record, "stable": False} if shaky else record
+
+    anomaly = one("unstable", change, devices=("cpu",))
+    assert "ONNX Runtime FP32 (3)" in anomaly.text
+    assert "short" in anomaly.cause
+
+
+def test_jumps_of_one_variant_are_one_anomaly() -> None:
+    def change(record: Record) -> Record:
+        if record["kind"] == "process" and "onnxruntime-fp32/cuda/" in record["cell"]:
+            record["memory"]["device_peak_bytes"] *= {"1x": 1, "4x": 8, "16": 100}[record["cell"].split("/")[-1][:2]]
+        return record
+
+    anomaly = one("memory jump", change)
+    assert "such a jump is in 2 places" in anomaly.text

@@ -232,3 +232,16 @@ def test_a_tunes_file_is_refused(tmp_path: Path) -> None:
     assert not is_grid(path)
     with pytest.raises(ArtifactError, match="results file of a tune"):
         read_grid(path)
+
+
+@pytest.mark.parametrize(("layers", "expected"), [([["fp16", 21]], 20_000_000), ([["fp16", 20], ["fp32", 1]], None)])
+def test_weights_of_a_tensorrt_engine_are_as_large_as_its_layers_make_them(
+    layers: list[list[object]], expected: int | None
+) -> None:
+    def change(record: Record) -> Record:
+        if record["kind"] == "variant" and record["variant"] == "torch-eager-fp16":
+            record.update(backend="tensorrt", layers=layers)
+        return record
+
+    rows = summarize_grid(grid_records(Run(change=change))).at(variant="torch-eager-fp16", device="cuda")
+    assert {row.weights_bytes for row in rows} == {expected}

@@ -319,12 +319,15 @@ def _gpu_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _commit() -> str | None:
-    """The commit of this Redline where it runs from a checkout."""
+    """The commit of this Redline where it runs from a checkout; ends in ``-dirty`` where that was changed since."""
     root = Path(__file__).parents[3]
     if not (root / ".git").exists():
         return None
     told = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+        ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude", "*"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return told.stdout.strip() or None
 

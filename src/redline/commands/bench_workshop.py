@@ -160,7 +160,7 @@ class Workshop:
         return self._files.get(variant.file) if variant.file else self.model.weights
 
     def weights_bytes(self, variant: Variant) -> int | None:
-        """Bytes of the model's own weights as this variant holds them; None where they cannot be told."""
+        """Bytes of the model's own weights in what this variant is made of; None where they cannot be told."""
         if variant.file is None:
             each = _BYTES.get(variant.requested, 4)
             return int(self.model.description["parameters"]) * each

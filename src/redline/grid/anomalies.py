@@ -191,15 +191,21 @@ def _why_throttled(why: str) -> str:
 
 
 def _unstable(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
-    for group in _groups([row for row in rows if row.stable is False], "model", "variant", "device"):
-        row = group[0]
-        total = sum((r.model, r.variant, r.device) == (row.model, row.variant, row.device) for r in rows)
-        text = (
-            f"{row.title} {scope.place(row, size=False)} never settled while warming up in {cells(len(group), total)}"
-        )
-        yield _anomaly(
-            "unstable", group, text, "a runtime that still compiles or tunes itself, or other work around it"
-        )
+    for everything in _groups(rows, "model", "device"):
+        shaky = [row for row in everything if row.stable is False]
+        if not shaky:
+            continue
+        by_variant = _groups(shaky, "variant")
+        place = scope.place(shaky[0], size=False)
+        cause = "a runtime that still compiles or tunes itself, or other work around it"
+        if len(by_variant) == 1:
+            total = sum(row.variant == shaky[0].variant for row in everything)
+            text = f"{shaky[0].title} {place} never settled while warming up in {cells(len(shaky), total)}"
+        else:
+            counted = names(f"{group[0].title} ({len(group)})" for group in by_variant)
+            text = f"{cells(len(shaky), len(everything))} {place} never settled while warming up: {counted}"
+            cause = "a warm-up that is short for calls that vary so much from host to host, or other work around them"
+        yield _anomaly("unstable", shaky, text[0].upper() + text[1:], cause)
 
 
 def _non_monotonic(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
@@ -266,7 +272,7 @@ def _why_drop(drop: _Step, steps: Sequence[_Step]) -> str:
 
 def _loader_bound(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
     loaded = [row for row in rows if row.pipeline_s and row.latency_s]
-    for group in _groups(loaded, "model", "device", "size"):
+    for group in _groups(loaded, "model", "device"):
         times = {row.cell: (row.pipeline_s or 0) / (row.latency_s or 1) for row in group}
         bound = [row for row in group if times[row.cell] > LOADER_BOUND]
         if not bound:
@@ -274,9 +280,10 @@ def _loader_bound(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
         worst = max(bound, key=lambda row: times[row.cell])
         serial = f"; {milliseconds(worst.serial_s)} with it in line" if worst.serial_s else ""
         text = (
-            f"the loader bounds the pipeline {scope.place(worst)} in {cells(len(bound), len(group))}: a batch takes "
-            f"{span(times[row.cell] for row in bound)} times the model's own time, most with {worst.title} at batch "
-            f"{worst.batch}: {milliseconds(worst.pipeline_s or 0)} against {milliseconds(worst.latency_s or 0)}{serial}"
+            f"the loader bounds the pipeline {scope.place(worst, size=False)} in {cells(len(bound), len(group))}: a "
+            f"batch takes {span(times[row.cell] for row in bound)} times the model's own time, most with "
+            f"{worst.title} at {worst.batch}×{worst.size.replace('x', '×')}: {milliseconds(worst.pipeline_s or 0)} "
+            f"against {milliseconds(worst.latency_s or 0)}{serial}"
         )
         yield _anomaly("loader bound", bound, text, "decoding and resizing that cannot keep up with the model")
 
@@ -286,19 +293,19 @@ def _memory_jump(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
     for memory in ("device_bytes", "host_bytes"):
         known = [row for row in rows if getattr(row, memory) is not None]
         for over, fixed in (("batch", "size"), ("pixels", "batch")):
-            jumps: dict[Hashable, list[GridRow]] = {}
+            jumps: dict[Hashable, list[tuple[GridRow, GridRow]]] = {}
             for series in _groups(known, "model", "variant", "device", "loader", fixed):
                 for small, large in pairwise(sorted(series, key=lambda row: getattr(row, over))):
                     grown = getattr(large, over) / getattr(small, over)
                     if grown > 1 and getattr(large, memory) / getattr(small, memory) > MEMORY_JUMP * grown:
-                        key = (large.model, large.variant, large.device, large.batch, large.size)
-                        jumps.setdefault(key, []).extend((small, large))
+                        jumps.setdefault((large.model, large.variant, large.device), []).append((small, large))
             yield from (_about_jump(pairs, memory, over, scope) for pairs in jumps.values())
 
 
-def _about_jump(pairs: Rows, memory: str, over: str, scope: Scope) -> Anomaly:
-    """One jump, seen with one loader or several."""
-    small, large = pairs[:2]
+def _about_jump(pairs: Sequence[tuple[GridRow, GridRow]], memory: str, over: str, scope: Scope) -> Anomaly:
+    """The jumps of one variant along one axis, told by the largest."""
+    small, large = max(pairs, key=lambda pair: getattr(pair[1], memory) / getattr(pair[0], memory))
+    places = {(after.size, after.batch) for _, after in pairs}
     before, after = (float(getattr(row, memory)) for row in (small, large))
     steps = [f"batch {row.batch}" if over == "batch" else row.size for row in (small, large)]
     grown = large.batch / small.batch if over == "batch" else large.pixels / small.pixels
@@ -307,7 +314,10 @@ def _about_jump(pairs: Rows, memory: str, over: str, scope: Scope) -> Anomaly:
         f"memory from {steps[0]} to {steps[1]}, {grown:.1f} times the {over} "
         f"({megabytes(before)} to {megabytes(after)})"
     )
-    return _anomaly("memory jump", pairs, text, "a workspace that another kernel asks for at that point")
+    if len(places) > 1:
+        text += f"; such a jump is in {len(places)} places, this is the largest"
+    shown = [row for pair in pairs for row in pair]
+    return _anomaly("memory jump", shown, text, "a workspace that another kernel asks for at that point")
 
 
 _FINDERS: tuple[Callable[[Rows, Scope], Iterator[Anomaly]], ...] = (

@@ -19,6 +19,7 @@ Clock = Literal["host", "device"]
 Size = tuple[int, int]
 Windows = tuple[tuple[tuple[float, ...], ...], ...]
 UNFINISHED = "the run ended before this cell was finished"
+_WEIGHT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
 #: An idle GPU lowers its clock by itself; that is no throttling.
 _NO_THROTTLE = frozenset(("gpu_idle", "idle", "none"))
 
@@ -152,7 +153,7 @@ def limits_of(run: Record, by_kind: Mapping[str, Sequence[Record]]) -> Limits:
 
 def derive_rows(run: Record, by_kind: Mapping[str, Sequence[Record]], limits: Limits) -> tuple[GridRow, ...]:
     """One row for each cell that the run finished or began, in the order of the grid."""
-    facts = _Facts(by_kind)
+    facts = _Facts(by_kind, limits.parameters)
     rows = [_with_limit(facts.fill(row), limits) for row in _cells(by_kind)]
     baselines = {
         (*_point(row), row.clock): row for row in rows if row.variant == _baseline(run, row.device) and row.windows_s
@@ -225,7 +226,8 @@ def parse_cell(cell: str) -> dict[str, Any]:
 class _Facts:
     """What the records say about a cell, found by its key."""
 
-    def __init__(self, by_kind: Mapping[str, Sequence[Record]]) -> None:
+    def __init__(self, by_kind: Mapping[str, Sequence[Record]], parameters: Mapping[str, int | None]) -> None:
+        self._parameters = parameters
         self._variants = {_variant_key(r): r for r in by_kind.get("variant", ())}
         self._known = {(r["variant"], r["device"]): r for r in by_kind.get("variant", ())}
         self._agreement = {_variant_key(r): r for r in by_kind.get("agreement", ())}
@@ -240,7 +242,9 @@ class _Facts:
     def fill(self, row: GridRow) -> GridRow:
         """The row with everything that is known about it; numbers only where the cell was measured."""
         key = (row.model, (row.height, row.width), row.variant, row.device)
-        row = _with_variant(row, self._variants.get(key), self._known.get((row.variant, row.device)))
+        told = self._variants.get(key)
+        row = _with_variant(row, told, self._known.get((row.variant, row.device)))
+        row = replace(row, weights_bytes=_weights_bytes(told, self._parameters.get(row.model)))
         if row.outcome != "measured":
             return row
         row = _with_agreement(row, self._agreement.get(key))
@@ -268,8 +272,18 @@ def _with_variant(row: GridRow, record: Record | None, namesake: Record | None) 
         note=record.get("note"),
         elsewhere=record.get("elsewhere"),
         size_bytes=_positive([record.get("size_bytes")]),
-        weights_bytes=_positive([record.get("weights_bytes")]),
     )
+
+
+def _weights_bytes(record: Record | None, parameters: int | None) -> int | None:
+    """The weights as the variant holds them; TensorRT converts those of its file to what its layers compute in."""
+    if record is None:
+        return None
+    if not record["backend"].startswith("tensorrt"):
+        return _positive([record.get("weights_bytes")])
+    precisions = [precision for precision, _ in record.get("layers") or ()]
+    each = _WEIGHT_BYTES.get(precisions[0]) if len(precisions) == 1 else None
+    return parameters * each if parameters and each else None
 
 
 def _with_agreement(row: GridRow, record: Record | None) -> GridRow:

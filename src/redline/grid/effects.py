@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from statistics import median
 
 from redline.grid.contest import full_precision_peer, paired, undecided, usable
-from redline.grid.derive import GridRow
+from redline.grid.derive import GridRow, unique
 from redline.grid.findings import Finding, Rows, Topic, finding, model_only, split
 from redline.grid.scaling import Fit
 from redline.grid.wording import Scope, cells, names, share, span
@@ -90,31 +90,39 @@ def _counted(ratios: Sequence[Ratio]) -> str:
 def _scaling(run: Record, rows: Rows, fits: Sequence[Fit], scope: Scope) -> Iterator[Finding]:
     """How time grows: in full for the baseline, as a range for all variants."""
     loader = next((row.loader for row in model_only(rows)), None)
-    found: dict[tuple[str, str, str, str], list[Fit]] = {}
+    found: dict[tuple[str, str, str], list[Fit]] = {}
     for fit in fits:
         if fit.loader == loader:
-            found.setdefault((fit.model, fit.device, fit.over, fit.fixed), []).append(fit)
+            found.setdefault((fit.model, fit.device, fit.over), []).append(fit)
     for same in found.values():
         baseline = _baseline_name(run, same[0].device)
-        chosen = next((fit for fit in same if fit.variant == baseline), same[0])
-        yield _about_fits(chosen, same, rows, scope)
+        variant = baseline if any(fit.variant == baseline for fit in same) else same[0].variant
+        yield _about_fits([fit for fit in same if fit.variant == variant], same, rows, scope)
 
 
-def _about_fits(fit: Fit, same: Sequence[Fit], rows: Rows, scope: Scope) -> Finding:
-    members = [r for r in rows if (r.model, r.device, r.loader) == (fit.model, fit.device, fit.loader)]
-    members = [r for r in members if fit.fixed in (r.size, f"batch {r.batch}")]
-    title = next(row.title for row in members if row.variant == fit.variant)
-    what = "batch" if fit.over == "batch" else "number of pixels"
-    meaning = fit.words if fit.high - fit.low < _WIDE_EXPONENT else "an interval too wide to say more"
-    place = scope.place(members[0], size=False)
+def _about_fits(chosen: Sequence[Fit], same: Sequence[Fit], rows: Rows, scope: Scope) -> Finding:
+    """The exponents of one variant, over the batch or over the pixels, and the range of all variants."""
+    first = chosen[0]
+    places = {fit.fixed for fit in same}
+    members = [r for r in rows if (r.model, r.device, r.loader) == (first.model, first.device, first.loader)]
+    members = [r for r in members if places & {r.size, f"batch {r.batch}"}]
+    title = next(row.title for row in members if row.variant == first.variant)
+    what = "batch" if first.over == "batch" else "number of pixels"
+    low, high = min(fit.low for fit in chosen), max(fit.high for fit in chosen)
+    words = unique(fit.words for fit in chosen)
+    wide = high - low >= _WIDE_EXPONENT or len(words) > 1
+    meaning = "intervals too wide to say more" if wide else words[0]
+    at = first.fixed if len(chosen) == 1 else f"{len(chosen)} {'image sizes' if first.over == 'batch' else 'batches'}"
+    plural = "s" if len(chosen) > 1 else ""
     text = (
-        f"{place}, {fit.fixed}: the time of {title} grows with the {what} to the power {fit.exponent:.2f} "
-        f"(95 % interval {fit.low:.2f} to {fit.high:.2f}, {fit.points} points): {meaning}"
+        f"{scope.place(members[0], size=False)}, {at}: the time of {title} grows with the {what} to the power "
+        f"{span(fit.exponent for fit in chosen)} (95 % interval{plural} {low:.2f} to {high:.2f}, "
+        f"{first.points} points): {meaning}"
     )
-    if len(same) > 1:
-        exponents = span(other.exponent for other in same)
-        text += f". Over the {len(same)} variants with enough points the exponents are {exponents}"
     variants = {other.variant for other in same}
+    if len(variants) > 1:
+        exponents = span(other.exponent for other in same)
+        text += f". Over the {len(variants)} variants with enough points the exponents are {exponents}"
     return finding("scaling", text, [row for row in members if row.variant in variants])
 
 

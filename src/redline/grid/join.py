@@ -11,8 +11,9 @@ from redline.grid.derive import unique
 from redline.measurement.environment import Environment, comparable
 from redline.measurement.results import Record
 
-#: What parts of one grid may differ in: which points they measured, and where other Pythons lie.
+# Which points of the grid were measured: what parts may differ in.
 _AXES = ("models", "backends", "precisions", "devices", "loaders", "batches", "sizes", "variants")
+# What is not compared: where other Pythons lie, the title, and the baseline, which is compared by device.
 _FREE = (*_AXES, "interpreters", "name", "baseline")
 _NAMED = ("node", "cell")
 
@@ -52,6 +53,12 @@ def _unlike(one: Record, other: Record) -> list[str]:
         for key in unique([*settings[0], *settings[1]])
         if key not in _FREE and settings[0].get(key) != settings[1].get(key)
     ]
+    baselines = [run.get("baseline") or {} for run in settings]
+    reasons += [
+        f"baseline on {device} was {name}, is {baselines[1][device]}"
+        for device, name in baselines[0].items()
+        if baselines[1].get(device, name) != name
+    ]
     versions = [str(run.get("redline")) for run in (one, other)]
     if versions[0] != versions[1]:
         reasons.append(f"redline was {versions[0]}, is {versions[1]}")
@@ -73,7 +80,9 @@ def _run(runs: Sequence[Record]) -> Record:
     settings = dict(runs[0]["settings"])
     for axis in _AXES:
         values = unique(_hashable(value) for run in runs for value in run["settings"].get(axis) or ())
+        values = sorted(values) if axis in ("batches", "sizes") else values
         settings[axis] = [list(value) if isinstance(value, tuple) else value for value in values]
+    settings["baseline"] = {k: v for run in runs for k, v in (run["settings"].get("baseline") or {}).items()}
     noisiest = max((run["environment"].get("noise") or {} for run in runs), key=lambda noise: noise.get("spread") or 0)
     return {
         **runs[0],
