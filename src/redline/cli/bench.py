@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from redline.cli.common import JsonFlag, QuietFlag, console, parse_sizes, print_json, progress
 
@@ -86,7 +87,7 @@ def bench_command(
         task = bar.add_task("bench", total=None)
 
         def listener(text: str, done_s: float, total_s: float) -> None:
-            bar.update(task, description=text, completed=int(done_s), total=int(total_s) or None)
+            bar.update(task, description=escape(text), completed=int(done_s), total=int(total_s) or None)
 
         study = redline.bench(grid, out, resume=resume, cluster=cluster, listener=listener)
     if json:
@@ -112,7 +113,7 @@ def _print_plan(grid: GridConfig, cells: Any, seconds: float, *, as_json: bool) 
         print_json({"cells": [{**cell.fields(), "refused": cell.refused} for cell in cells], "expected_s": seconds})
         return 0
     for cell in cells:
-        console.print(cell.id + (f"  [yellow]skipped: {cell.refused}[/]" if cell.refused else ""))
+        console.print(escape(cell.id) + (f"  [yellow]skipped: {escape(cell.refused)}[/]" if cell.refused else ""))
     minutes = seconds / 60
     text = f"{minutes:.0f} minutes" if minutes >= 2 else f"{seconds:.0f} s"
     console.print(f"\n{len(cells)} cells, {grid.repeats} x {grid.rounds} turns each: about {text}, model files apart")
@@ -124,10 +125,11 @@ def _print_study(study: Any, out: Path) -> None:
 
     console.print(grid_table(study))
     for anomaly in study.anomalies:
-        console.print(f"[yellow]Odd:[/] {anomaly.text} {anomaly.cause}")
+        console.print(f"[yellow]Odd:[/] {escape(anomaly.text)} {anomaly.cause}")
     for warning in study.warnings:
-        console.print(f"[yellow]Warning:[/] {warning}")
+        console.print(f"[yellow]Warning:[/] {escape(warning)}")
     console.print()
     for recommendation in study.conclusions.recommendations:
-        console.print(f"[bold]{recommendation.goal}:[/] {recommendation.text}")
-    console.print(f"\nResults: {out}. For the report: redline report {out} -o {out.with_suffix('.html')}")
+        console.print(f"[bold]{escape(recommendation.goal)}:[/] {escape(recommendation.text)}")
+    told = f"\nResults: {out}. For the report: redline report {out} -o {out.with_suffix('.html')}"
+    console.print(told, markup=False, soft_wrap=True)

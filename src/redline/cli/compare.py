@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from redline.cli.common import JsonFlag, console, print_json
 
@@ -37,16 +38,16 @@ def compare_command(
     else:
         console.print(comparison_table(comparison))
         for difference in comparison.differences:
-            console.print(f"[yellow]Not alike:[/] {difference}")
+            console.print(f"[yellow]Not alike:[/] {escape(str(difference))}")
         for alone, which in ((comparison.only_before, before), (comparison.only_after, after)):
             if alone:
-                console.print(f"Only in {which}: {len(alone)} cells, such as {alone[0]}")
+                console.print(f"Only in {which}: {len(alone)} cells, such as {escape(alone[0])}")
         for warning in comparison.warnings:
-            console.print(f"[yellow]Warning:[/] {warning}")
+            console.print(f"[yellow]Warning:[/] {escape(warning)}")
         for change in slower:
-            console.print(f"[red]Slower than allowed:[/] {change.cell}")
+            console.print(f"[red]Slower than allowed:[/] {escape(change.cell)}")
         for cell in lost:
-            console.print(f"[red]Measured before and not now:[/] {cell}")
+            console.print(f"[red]Measured before and not now:[/] {escape(cell)}")
     return 1 if slower or lost else 0
 
 
