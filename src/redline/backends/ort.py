@@ -121,6 +121,8 @@ class OnnxRuntime:
 class OrtSession:
     """A loaded ONNX Runtime model."""
 
+    concurrent_calls = True
+
     def __init__(self, session: ort.InferenceSession, signature: Signature) -> None:
         self.signature = signature
         self._session: ort.InferenceSession | None = session

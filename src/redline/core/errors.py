@@ -14,6 +14,7 @@ RedlineError
 ├── DeviceError                         a call to the GPU failed, or there is no GPU
 ├── WorkerError                         a worker process died or answered with an error
 ├── BusyError                           another process holds the output folder
+├── RequestError                        a server's answer to a request that it cannot fulfil
 └── MissingDependencyError (ImportError)  an optional package is not installed
 
 Catch :class:`RedlineError` for all of them. The command line prints one as a single line and maps it to
@@ -85,6 +86,21 @@ class WorkerError(RedlineError):
 
 class BusyError(RedlineError):
     """Another process holds the output folder."""
+
+
+class RequestError(RedlineError):
+    """A server's answer to a request that it cannot fulfil; its text is for whoever sent the request.
+
+    Attributes:
+        status: Of HTTP: 4xx where the request is at fault, 503 where it should come again later, 504 where its time ran
+            out.
+        retry_after_s: When to try again, for 503.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after_s = retry_after_s
 
 
 class MissingDependencyError(RedlineError, ImportError):

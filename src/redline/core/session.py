@@ -77,6 +77,16 @@ class Phases:
 
 
 @runtime_checkable
+class SupportsConcurrentCalls(Protocol):
+    """A session that several threads may call at once."""
+
+    @property
+    def concurrent_calls(self) -> bool:
+        """Whether that is so for the way it was opened."""
+        ...
+
+
+@runtime_checkable
 class SupportsPhases(Protocol):
     """A session that can say where its time went."""
 

@@ -1,0 +1,1 @@
+"""Answer requests over HTTP: parse, validate, schedule, run, encode; Flask is one thin layer around it."""
