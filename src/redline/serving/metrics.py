@@ -102,11 +102,11 @@ class Metrics:
     def version(self, model: str, version: str) -> VersionMetrics:
         """The series of one model version; for names that are served, never for what a client typed."""
         key = (model, version)
-        with self._lock:
-            found = self._versions.get(key)
-            if found is None:
-                found = self._versions[key] = VersionMetrics(self, model, version)
+        found = self._versions.get(key)
+        if found is not None:
             return found
+        with self._lock:
+            return self._versions.setdefault(key, VersionMetrics(self, model, version))
 
     def served(self, model: str, version: str, *, precision: str, backend: str) -> None:
         """A version is served from now on; what was said of it before is replaced."""

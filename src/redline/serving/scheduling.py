@@ -1,0 +1,197 @@
+"""Who runs when: one bounded queue in front of a model, with or without batches.
+
+Without batching the caller's own thread runs the model, so nothing is handed over; a caller waits only where all runs
+are in use. With batching each run has a thread that takes what is queued.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+from redline.core.errors import InputError
+from redline.core.tensor import Array
+from redline.serving.batching import Batcher, Batching
+from redline.serving.queueing import Clock, Desk, Executed, Run, Timing, closed, held_lock, late
+
+__all__ = ["Batching", "Executed", "Run", "Scheduler", "Timing"]
+
+_CLOSE_TIMEOUT_S = 30.0
+
+
+class Scheduler:
+    """Lets as many calls run at once as there are runs, in the order in which they came.
+
+    Batching is for models whose every output has the rows of the inputs first. A batch whose outputs don't is run again
+    request by request, and no further one is made; but an output whose first size only happens to be the number of rows
+    cannot be told apart, so whoever knows the model's signature decides.
+
+    Args:
+        runs: Ways to run the model; one thread at a time uses each.
+        batch: How requests share a run; None where each runs alone.
+        queue: How many requests may wait.
+        on_executed: Told of each successful run of the model, with its rows (1 where it has none) and its seconds,
+            before the callers have their answers.
+        clock: Of deadlines and times.
+    """
+
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        *,
+        batch: Batching | None,
+        queue: int,
+        on_executed: Executed | None = None,
+        clock: Clock = time.monotonic,
+    ) -> None:
+        if not runs:
+            raise InputError("a scheduler got no run, expected 1 or more")
+        if queue < 0:
+            raise InputError(f"a queue of {queue} requests, expected 0 or more")
+        self._desk: Desk = (
+            Gate(runs, queue, on_executed, clock)
+            if batch is None
+            else Batcher(runs, queue, on_executed, clock, batch=batch)
+        )
+
+    def run(
+        self, inputs: Mapping[str, Array], *, rows: int | None, deadline: float | None
+    ) -> tuple[dict[str, Array], Timing]:
+        """Run the model on one request; the outputs are the caller's to keep.
+
+        Args:
+            inputs: Checked against the signature already.
+            rows: The first size of every input; None where the inputs have no batch dimension.
+            deadline: By the clock; a request that has not begun to run by then never does.
+
+        Raises:
+            RequestError: 503 where the queue is full or the scheduler closed, 504 where the deadline passed first.
+                Whatever the model raises on this request is raised as it is.
+        """
+        return self._desk.run(inputs, rows, deadline)
+
+    @property
+    def waiting(self) -> int:
+        """Requests in the queue."""
+        return self._desk.waiting
+
+    @property
+    def running(self) -> int:
+        """Executions of the model in progress."""
+        return self._desk.running
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until nothing waits and nothing runs; says whether that came about.
+
+        What comes meanwhile is still taken, so that no request fails that began before its model was replaced.
+        """
+        return self._desk.drain(timeout_s)
+
+    def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> bool:
+        """Turn away whoever waits or comes later, with 503, and wait for what runs; again does no harm.
+
+        Returns:
+            Whether every run has ended, so that the model can be closed.
+        """
+        return self._desk.close(timeout_s)
+
+
+class _Waiter:
+    """A caller in front of the gate."""
+
+    __slots__ = ("run", "signal")
+
+    def __init__(self) -> None:
+        self.run: Run | None = None
+        self.signal = held_lock()
+
+
+class Gate(Desk):
+    """Hands each caller a run that nobody uses; the caller's thread runs it.
+
+    A run in ``_idle`` means that nobody waits: whoever is done with one hands it to the first who does.
+    """
+
+    def __init__(self, runs: Sequence[Run], queue: int, on_executed: Executed | None, clock: Clock) -> None:
+        super().__init__(runs, queue, on_executed, clock)
+        self._idle = list(runs)
+        self._waiters: deque[_Waiter] = deque()
+
+    @property
+    def waiting(self) -> int:
+        """Callers that have no run yet."""
+        return len(self._waiters)
+
+    @property
+    def running(self) -> int:
+        """Runs that a caller has."""
+        return self._runs - len(self._idle)
+
+    def run(
+        self, inputs: Mapping[str, Array], rows: int | None, deadline: float | None
+    ) -> tuple[dict[str, Array], Timing]:
+        """Wait for a run and use it."""
+        clock = self._clock
+        asked = clock()
+        if deadline is not None and asked >= deadline:
+            raise late()
+        run = self._enter(deadline)
+        started = clock()
+        try:
+            outputs = run(inputs)
+        finally:
+            run_s = clock() - started
+            self._leave(run, run_s)
+        if self._on_executed is not None:
+            self._on_executed(rows or 1, run_s)
+        return outputs, Timing(queue_s=started - asked, run_s=run_s, batch_rows=rows or 1)
+
+    def _enter(self, deadline: float | None) -> Run:
+        with self._lock:
+            if self._idle and not self._closed:
+                return self._idle.pop()
+            if (refusal := self._refusal()) is not None:
+                raise refusal
+            waiter = _Waiter()
+            self._waiters.append(waiter)
+        in_time = False
+        try:
+            in_time = self._wait(waiter.signal, deadline)
+        finally:
+            if not in_time:
+                self._withdraw(waiter)
+        run = waiter.run
+        if run is None:
+            raise closed() if in_time else late()
+        if deadline is not None and self._clock() >= deadline:
+            self._leave(run, None)
+            raise late()
+        return run
+
+    def _withdraw(self, waiter: _Waiter) -> None:
+        """A caller gives up; a run that it has just been handed goes to the next."""
+        with self._lock:
+            run, waiter.run = waiter.run, None
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+                self._changed_load()
+        if run is not None:
+            self._leave(run, None)
+
+    def _leave(self, run: Run, run_s: float | None) -> None:
+        with self._lock:
+            if self._waiters:
+                waiter = self._waiters.popleft()
+                waiter.run = run
+                waiter.signal.release()
+            else:
+                self._idle.append(run)
+            if run_s is not None:
+                self._note(run_s, 1)
+            self._changed_load()
+
+    def _turn_away(self) -> None:
+        for waiter in self._waiters:
+            waiter.signal.release()
+        self._waiters.clear()
