@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from redline.commands.compare import compare as compare
     from redline.commands.doctor import doctor as doctor
     from redline.commands.export import export as export
+    from redline.commands.export_triton import export_triton as export_triton
     from redline.commands.models import models as models
     from redline.commands.optimize import optimize as optimize
     from redline.commands.quantize import quantize as quantize
@@ -39,6 +40,7 @@ _PUBLIC = {
     "compare": "redline.commands.compare",
     "doctor": "redline.commands.doctor",
     "export": "redline.commands.export",
+    "export_triton": "redline.commands.export_triton",
     "models": "redline.commands.models",
     "optimize": "redline.commands.optimize",
     "quantize": "redline.commands.quantize",
@@ -54,6 +56,7 @@ __all__ = [
     "compare",
     "doctor",
     "export",
+    "export_triton",
     "models",
     "optimize",
     "quantize",

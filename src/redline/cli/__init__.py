@@ -41,11 +41,12 @@ COMMANDS: tuple[str, ...] = (
     "bench",
     "report",
     "compare",
+    "export-triton",
 )
 
 
 def build_app() -> typer.Typer:
-    """The typer application; each command is the function ``<verb>_command`` of ``redline.cli.<verb>``."""
+    """The typer application; each command is ``<verb>_command`` of ``redline.cli.<verb>``, its hyphens underscores."""
     app = typer.Typer(
         name="redline",
         help="From a trained PyTorch vision model to a verified, measured, recommended deployment.",
@@ -56,8 +57,9 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for verb in COMMANDS:
-        module = importlib.import_module(f"redline.cli.{verb}")
-        app.command(verb)(getattr(module, f"{verb}_command"))
+        word = verb.replace("-", "_")
+        module = importlib.import_module(f"redline.cli.{word}")
+        app.command(verb)(getattr(module, f"{word}_command"))
     return app
 
 

@@ -1,0 +1,259 @@
+"""A model's ``config.pbtxt`` for Triton: what it takes, how requests are batched, how many instances run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from redline.core.errors import InputError
+from redline.core.tensor import Dim, Signature, TensorSpec
+
+Backend = Literal["onnxruntime", "tensorrt", "python"]
+Kind = Literal["cpu", "gpu"]
+LABELS_FILE = "labels.txt"
+#: Triton's own names of the files that each backend opens.
+MODEL_FILES: Mapping[Backend, str] = {"onnxruntime": "model.onnx", "tensorrt": "model.plan", "python": "model.py"}
+# https://github.com/triton-inference-server/common/blob/main/protobuf/model_config.proto, enum DataType
+_DATA_TYPES = {
+    "bool": "TYPE_BOOL",
+    "uint8": "TYPE_UINT8",
+    "uint16": "TYPE_UINT16",
+    "uint32": "TYPE_UINT32",
+    "uint64": "TYPE_UINT64",
+    "int8": "TYPE_INT8",
+    "int16": "TYPE_INT16",
+    "int32": "TYPE_INT32",
+    "int64": "TYPE_INT64",
+    "float16": "TYPE_FP16",
+    "float32": "TYPE_FP32",
+    "float64": "TYPE_FP64",
+    "bfloat16": "TYPE_BF16",
+    "object": "TYPE_STRING",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scheduling:
+    """How Triton runs a model.
+
+    Attributes:
+        max_batch: The most rows that run at once, where the model takes any number of them.
+        max_delay_s: How long a batch may wait to fill.
+        preferred: Batch sizes that are worth waiting for: those that a TensorRT profile is fastest at.
+        instances: How many run side by side, on each GPU where the kind is gpu.
+        kind: What they run on.
+        threads: Of one instance within an operator, on a CPU.
+        profiles: Optimization profiles of a TensorRT plan.
+        queue: Requests that may wait; the next is refused with status 503.
+        deadline_s: How long one may wait.
+    """
+
+    max_batch: int = 32
+    max_delay_s: float = 0.0
+    preferred: tuple[int, ...] = ()
+    instances: int = 1
+    kind: Kind = "cpu"
+    threads: int = 1
+    profiles: int = 1
+    queue: int = 256
+    deadline_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("max_batch", self.max_batch), ("instances", self.instances), ("threads", self.threads)):
+            if value < 1:
+                raise InputError(f"{name} is {value}, expected at least 1")
+        if self.max_delay_s < 0:
+            raise InputError(f"the largest delay is {self.max_delay_s} s, expected 0 or more")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TritonModel:
+    """What Triton has to know of one model.
+
+    Attributes:
+        name: Under which it is asked for.
+        backend: Which of Triton's backends runs it.
+        class_names: In the order of their indices; none where nobody said.
+        usual: Whole shapes for the warm-up, by input, where sizes are dynamic beyond the batch.
+    """
+
+    name: str
+    backend: Backend
+    signature: Signature
+    scheduling: Scheduling = field(default_factory=Scheduling)
+    class_names: tuple[str, ...] = ()
+    usual: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def max_batch(self) -> int:
+        """``max_batch_size``: 0 where rows of several requests cannot be joined."""
+        return self.scheduling.max_batch if joins(self.signature) else 0
+
+    @property
+    def labelled(self) -> str | None:
+        """The output whose last size is the number of classes."""
+        for spec in self.signature.outputs:
+            if self.class_names and spec.shape and spec.shape[-1] == len(self.class_names):
+                return spec.name
+        return None
+
+
+def joins(signature: Signature) -> bool:
+    """Whether rows of several requests can be joined: every tensor begins with one and the same dynamic size.
+
+    >>> x, y = TensorSpec("x", ("batch", 3), "float32"), TensorSpec("y", ("batch",), "float32")
+    >>> joins(Signature((x,), (y,))), joins(Signature((x,), (TensorSpec("found", ("boxes", 6), "float32"),)))
+    (True, False)
+    """
+    firsts = {spec.shape[0] if spec.shape else None for spec in (*signature.inputs, *signature.outputs)}
+    return len(firsts) == 1 and isinstance(next(iter(firsts)), str) and bool(signature.inputs)
+
+
+def why_not_joined(signature: Signature) -> str | None:
+    """Why requests of this model are not batched, in words; None where they are."""
+    if joins(signature):
+        return None
+    told = ", ".join(f"{spec.name}{list(spec.shape)}" for spec in (*signature.inputs, *signature.outputs))
+    return f"requests are not batched: not every tensor begins with the same dynamic size ({told})"
+
+
+def config_pbtxt(model: TritonModel, *, comment: str = "") -> str:
+    """The text of ``config.pbtxt``.
+
+    Raises:
+        InputError: Triton has no such data type, or a tensor has a size of 0.
+    """
+    blocks = [interface(model), *_scheduling(model), *_warm_up(model)]
+    head = "".join(f"# {line}\n" for line in comment.splitlines())
+    return head + "\n".join(blocks)
+
+
+def interface(model: TritonModel) -> str:
+    """The part that clients rely on: every version of a model shares it."""
+    inputs = ",\n".join(_tensor(model, spec) for spec in model.signature.inputs)
+    outputs = ",\n".join(_tensor(model, spec, label=spec.name == model.labelled) for spec in model.signature.outputs)
+    return (
+        f"name: {_quoted(model.name)}\n"
+        f"backend: {_quoted(model.backend)}\n"
+        f"max_batch_size: {model.max_batch}\n"
+        f"input [\n{inputs}\n]\n"
+        f"output [\n{outputs}\n]\n"
+    )
+
+
+def same_interface(existing: str, model: TritonModel) -> bool:
+    """Whether a ``config.pbtxt`` that is there already says the same of names, types, sizes and backend."""
+    return _plain(interface(model)) in _plain(existing)
+
+
+def _plain(text: str) -> str:
+    lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
+    return "".join("".join(line.split()) for line in lines)
+
+
+def _tensor(model: TritonModel, spec: TensorSpec, *, label: bool = False) -> str:
+    dims = _dims(spec.name, spec.shape[1:] if model.max_batch else spec.shape)
+    lines = [
+        f"name: {_quoted(spec.name)}",
+        f"data_type: {data_type(spec)}",
+        f"dims: {_list(dims or [1])}",
+        *([] if dims else ["reshape { shape: [ ] }"]),  # Triton takes no tensor without sizes
+        *([f"label_filename: {_quoted(LABELS_FILE)}"] if label else []),
+    ]
+    return "  {\n" + "".join(f"    {line}\n" for line in lines) + "  }"
+
+
+def data_type(spec: TensorSpec) -> str:
+    """Triton's name of a tensor's type.
+
+    Raises:
+        InputError: it has none.
+    """
+    name = "object" if spec.numpy_dtype.kind in "OUS" else spec.numpy_dtype.name
+    if name not in _DATA_TYPES:
+        raise InputError(f"{spec.name} is {spec.dtype}, expected one of {', '.join(_DATA_TYPES)}: Triton has no other")
+    return _DATA_TYPES[name]
+
+
+def _dims(name: str, shape: Sequence[Dim]) -> list[int]:
+    if 0 in shape:
+        raise InputError(f"{name} has shape {tuple(shape)}, expected sizes of at least 1: Triton takes no empty tensor")
+    return [size if isinstance(size, int) else -1 for size in shape]
+
+
+def _scheduling(model: TritonModel) -> list[str]:
+    plan = model.scheduling
+    group = f"    count: {plan.instances}\n    kind: KIND_{plan.kind.upper()}\n"
+    if model.backend == "tensorrt" and plan.profiles > 1:
+        group += f"    profile: [ {', '.join(_quoted(str(number)) for number in range(plan.profiles))} ]\n"
+    blocks = [f"instance_group [\n  {{\n{group}  }}\n]\n", "version_policy: { latest: { num_versions: 1 } }\n"]
+    if model.max_batch:
+        blocks.insert(0, _batching(plan))
+    if plan.kind == "cpu" and model.backend != "tensorrt":
+        # Instances share the cores: more threads of each would only take turns.
+        counts = {"intra_op_thread_count": plan.threads, "inter_op_thread_count": 1}
+        blocks.append("".join(_parameter(key, str(value)) for key, value in counts.items()))
+    return blocks
+
+
+def _batching(plan: Scheduling) -> str:
+    lines = []
+    if plan.preferred:
+        lines.append(f"preferred_batch_size: {_list(plan.preferred)}")
+    lines.append(f"max_queue_delay_microseconds: {round(plan.max_delay_s * 1e6)}")
+    policy = {
+        "max_queue_size": plan.queue,
+        "timeout_action": "REJECT",
+        "default_timeout_microseconds": round(plan.deadline_s * 1e6),
+        "allow_timeout_override": "true",
+    }
+    lines += ["default_queue_policy {", *(f"  {key}: {value}" for key, value in policy.items()), "}"]
+    return "dynamic_batching {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
+
+
+def _parameter(key: str, value: str) -> str:
+    return f"parameters {{ key: {_quoted(key)} value: {{ string_value: {_quoted(value)} }} }}\n"
+
+
+def _warm_up(model: TritonModel) -> list[str]:
+    """Zeros through every instance before it is ready; none where nobody knows how large an input may be."""
+    shapes = warm_up_shapes(model)
+    if shapes is None:
+        return []
+    inputs = [
+        f"    inputs {{ key: {_quoted(spec.name)} value: {{ data_type: {data_type(spec)} "
+        f"dims: {_list(shapes[spec.name] or [1])} zero_data: true }} }}\n"
+        for spec in model.signature.inputs
+    ]
+    return [f'model_warmup [\n  {{\n    name: "zeros"\n    batch_size: 1\n{"".join(inputs)}  }}\n]\n']
+
+
+def warm_up_shapes(model: TritonModel) -> dict[str, list[int]] | None:
+    """The shape of each input in the warm-up, without the batch where there is one; None where it is not known."""
+    shapes: dict[str, list[int]] = {}
+    for spec in model.signature.inputs:
+        sizes: Sequence[Dim] = model.usual.get(spec.name, spec.shape)
+        if len(sizes) != len(spec.shape):
+            raise InputError(f"{spec.name}: got shape {tuple(sizes)} to warm up with, expected {spec.shape}")
+        sizes = sizes[1:] if model.max_batch else sizes
+        whole = [size for size in sizes if isinstance(size, int)]
+        if len(whole) != len(sizes):
+            return None
+        shapes[spec.name] = whole
+    return shapes
+
+
+def labels_text(names: Sequence[str]) -> str:
+    """One name a line, in the order of the indices."""
+    return "".join(" ".join(name.split()) + "\n" for name in names)
+
+
+def _list(sizes: Sequence[int]) -> str:
+    return f"[ {', '.join(str(size) for size in sizes)} ]"
+
+
+def _quoted(text: str) -> str:
+    """A string of protobuf's text format."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
+    return f'"{escaped}"'
