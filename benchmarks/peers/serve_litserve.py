@@ -11,6 +11,7 @@ import sys
 import litserve as ls
 import numpy as np
 import onnxruntime as ort
+from fastapi import Request
 from PIL import Image
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
@@ -26,7 +27,7 @@ class Model(ls.LitAPI):
         self.session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
         self.input, self.output = self.session.get_inputs()[0].name, self.session.get_outputs()[0].name
 
-    def decode_request(self, request: dict) -> np.ndarray:
+    def decode_request(self, request: Request) -> np.ndarray:  # what comes is its JSON or its form
         if "inputs" in request:
             tensor = request["inputs"][0]
             return np.array(tensor["data"], np.float32).reshape(tensor["shape"])
