@@ -3,8 +3,6 @@
 python serve_litserve.py MODEL.onnx PORT WORKERS
 """
 
-from __future__ import annotations
-
 import io
 import sys
 
