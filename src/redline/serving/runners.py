@@ -1,0 +1,370 @@
+"""An HTTP server around the application: opens the port, runs until it is told to stop, then drains.
+
+What the runners share is here; each server itself is a leaf of its own (``runner_granian``, ``runner_waitress``),
+loaded late. Both run in this process, so that there is one copy of a model, one queue and one set of metrics.
+
+Told to stop (SIGTERM, SIGINT or :meth:`Stop.set`), a runner says that it is not ready, keeps answering for
+``drain_delay_s`` so that a load balancer can notice, takes no new connections, finishes what it took. Told again, it
+hurries. Answers that are sent in that time close their connection, so that no client sends its next request into a
+closing one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import importlib.util
+import logging
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Literal, Protocol
+
+from redline.core.errors import InputError
+
+__all__ = [
+    "Drainable",
+    "Front",
+    "Listening",
+    "Quotas",
+    "RunnerName",
+    "Stop",
+    "choose",
+    "serve_granian",
+    "serve_waitress",
+]
+
+RunnerName = Literal["auto", "granian", "waitress"]
+App = Callable[..., Any]
+BACKLOG = 1024
+#: The most connections at once; granian has a thread for each, so that a slow body never stands in another's way.
+CONNECTIONS = 1024
+#: How long a new connection that has not said anything yet is listened to after the port was closed.
+FRESH_S = 1.0
+_logger = logging.getLogger("redline.serving")
+_SO_ATTACH_FILTER = 26
+_TCP_INFO_WORDS = struct.Struct("=8B13I")
+
+
+class Drainable(Protocol):
+    """What answers the requests, as far as a runner knows it."""
+
+    def begin_drain(self) -> None:
+        """From now on not ready."""
+        ...
+
+    def drain(self, timeout_s: float) -> bool:
+        """Wait until nothing is in flight; whether that came true in time."""
+        ...
+
+
+class Quotas(Protocol):
+    """The limits that a runner itself keeps to."""
+
+    @property
+    def body_bytes(self) -> int:
+        """The largest body."""
+        ...
+
+    @property
+    def queue(self) -> int:
+        """How many requests may wait for a model."""
+        ...
+
+    @property
+    def header_timeout_s(self) -> float:
+        """The longest that a request's headers may take to arrive."""
+        ...
+
+    @property
+    def body_timeout_s(self) -> float:
+        """The longest that a request's body may take to arrive."""
+        ...
+
+    @property
+    def deadline_s(self) -> float:
+        """The longest that a request may wait and run."""
+        ...
+
+
+class Front(Protocol):
+    """A running HTTP server."""
+
+    def start(self) -> None:
+        """Begin to answer, in threads of its own."""
+        ...
+
+    def close_connections(self) -> None:
+        """From now on each answer closes its connection."""
+        ...
+
+    def stop(self) -> None:
+        """Take what is connected, then no more; returns at once."""
+        ...
+
+    def finished(self) -> bool:
+        """After :meth:`stop`: whether all that was taken is answered and sent."""
+        ...
+
+    def close(self) -> None:
+        """End at once, whatever is left."""
+        ...
+
+
+class Stop:
+    """Tells a runner to stop, from a signal or from another thread; a pipe, since a signal may come at any moment."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._poll = select.poll()
+        self._poll.register(self._reader, select.POLLIN)
+
+    def set(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+        """Tell it once more."""
+        os.write(self._writer, b"x")
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until it is told, and forget that; False where the time is over before."""
+        if not self._poll.poll(None if timeout_s is None else timeout_s * 1000):
+            return False
+        os.read(self._reader, 1)
+        return True
+
+    def close(self) -> None:
+        """Free the pipe."""
+        os.close(self._reader)
+        os.close(self._writer)
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Be told by SIGTERM and SIGINT for a while; where this is not the main thread, only by :meth:`set`."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self.set) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+class Listening:
+    """A port that is open.
+
+    Attributes:
+        socket: It.
+        host: As the user gave it.
+        port: The real one, where 0 was asked for.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        """Open it.
+
+        Raises:
+            InputError: somebody has it, or this machine has no such address.
+        """
+        self.host = host
+        self.socket = _bind(host, port)
+        self.port: int = self.socket.getsockname()[1]
+
+    @property
+    def url(self) -> str:
+        """Where to find it from this machine."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self.host, self.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}" if ":" in host else f"http://{host}:{self.port}"
+
+    def refuse(self) -> None:
+        """Let no further connection begin, and keep those that wait to be accepted.
+
+        Closing a port resets what waits there, and those clients believe that they are connected. So the kernel is told
+        to pass over every further packet for it first (a filter that keeps nothing); where a system cannot do that,
+        the moment between the last accept and the close stays.
+        """
+        if sys.platform != "linux":
+            return
+        keep_nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET | BPF_K, 0 bytes
+        program = struct.pack("HP", 1, ctypes.addressof(keep_nothing))
+        try:
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+        except OSError as error:
+            _logger.debug("no filter on the port: %s", error)
+
+    def waiting(self) -> int:
+        """How many connections wait to be accepted; 0 where the system does not say."""
+        info = tcp_info(self.socket)
+        return info.unacked if info else 0
+
+    def close(self) -> None:
+        """Close the port; calling it again does nothing."""
+        self.socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class TcpInfo:
+    """What the kernel knows of a connection; of an open port, ``unacked`` is how many wait to be accepted."""
+
+    unacked: int
+    last_sent_s: float
+    last_received_s: float
+
+
+def tcp_info(sock: socket.socket) -> TcpInfo | None:
+    """Ask the kernel (Linux only)."""
+    if sys.platform != "linux":
+        return None
+    try:
+        words = _TCP_INFO_WORDS.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_WORDS.size))[8:]
+    except OSError:
+        return None
+    return TcpInfo(words[4], words[9] / 1000, words[11] / 1000)
+
+
+def choose(name: RunnerName) -> Literal["granian", "waitress"]:
+    """Granian where it is installed and runs, else waitress, which is pure Python.
+
+    >>> choose("waitress")
+    'waitress'
+    """
+    if name != "auto":
+        return name
+    return "granian" if sys.platform != "win32" and importlib.util.find_spec("granian") else "waitress"
+
+
+def serve_waitress(
+    app: App,
+    server: Drainable,
+    host: str,
+    port: int,
+    *,
+    limits: Quotas,
+    threads: int | None = None,
+    drain_delay_s: float = 0.0,
+    drain_timeout_s: float = 30.0,
+    on_ready: Callable[[str], None] | None = None,
+    stop: Stop | None = None,
+) -> bool:
+    """Serve with waitress until told to stop.
+
+    Args:
+        app: The WSGI application.
+        server: What it answers with.
+        host: Address to listen at.
+        port: 0 for any free one.
+        limits: What a request may be.
+        threads: How many requests may be in the application at once; None for as many as may wait and some more.
+        drain_delay_s: How long to keep answering after being told to stop.
+        drain_timeout_s: The longest to wait for what is in flight after that.
+        on_ready: Told the address when it answers.
+        stop: Stops it from another thread.
+
+    Returns:
+        Whether everything that was taken was answered.
+
+    Raises:
+        InputError: the port cannot be had.
+    """
+    from redline.serving.runner_waitress import WaitressFront
+
+    listening = Listening(host, port)
+    front = WaitressFront(app, listening, limits, threads or limits.queue + 64)
+    return _run(front, server, listening, drain_delay_s, drain_timeout_s, on_ready, stop)
+
+
+def serve_granian(
+    app: App,
+    server: Drainable,
+    host: str,
+    port: int,
+    *,
+    limits: Quotas,
+    threads: int | None = None,
+    drain_delay_s: float = 0.0,
+    drain_timeout_s: float = 30.0,
+    on_ready: Callable[[str], None] | None = None,
+    stop: Stop | None = None,
+) -> bool:
+    """Serve with granian until told to stop; as :func:`serve_waitress`, ``threads`` being one for each connection."""
+    from redline.serving.runner_granian import GranianFront
+
+    listening = Listening(host, port)
+    front = GranianFront(app, listening, limits, threads or CONNECTIONS)
+    return _run(front, server, listening, drain_delay_s, drain_timeout_s, on_ready, stop)
+
+
+def _run(
+    front: Front,
+    server: Drainable,
+    listening: Listening,
+    drain_delay_s: float,
+    drain_timeout_s: float,
+    on_ready: Callable[[str], None] | None,
+    stop: Stop | None,
+) -> bool:
+    told = stop or Stop()
+    try:
+        with told.on_signals():
+            front.start()
+            if on_ready is not None:
+                on_ready(listening.url)
+            told.wait()
+            server.begin_drain()
+            front.close_connections()
+            told.wait(drain_delay_s)
+            return _finish(front, server, listening, told, drain_timeout_s)
+    finally:
+        front.close()
+        listening.close()
+        if stop is None:
+            told.close()
+
+
+def _finish(front: Front, server: Drainable, listening: Listening, told: Stop, timeout_s: float) -> bool:
+    until = time.monotonic() + timeout_s
+    listening.refuse()
+    front.stop()
+    while not front.finished():
+        if told.wait(0.02) or time.monotonic() > until:
+            _logger.warning("stopped with requests in flight, after %.0f s of waiting at most", timeout_s)
+            return False
+    return server.drain(max(0.0, until - time.monotonic()))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (OSError, UnicodeError, OverflowError) as error:
+        raise InputError(f"got host {host!r}, which is no address of this machine; give --host 127.0.0.1") from error
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind(address)
+        opened.listen(BACKLOG)
+        opened.setblocking(False)
+    except (OSError, OverflowError) as error:
+        opened.close()
+        raise InputError(_why_not(host, port, error)) from error
+    return opened
+
+
+def _why_not(host: str, port: int, error: Exception) -> str:
+    number = error.errno if isinstance(error, OSError) else None
+    if number == errno.EADDRINUSE:
+        return f"port {port} is in use; give another by --port, or 0 for any free one"
+    if number == errno.EACCES:
+        return f"port {port} is not for this user; give one above 1023 by --port"
+    if number == errno.EADDRNOTAVAIL:
+        return f"got host {host!r}, which is no address of this machine; give --host 127.0.0.1"
+    return f"cannot listen at {host} port {port}: {error}"
