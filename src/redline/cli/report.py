@@ -11,13 +11,14 @@ from redline.cli.common import JsonFlag, console, print_json
 
 if TYPE_CHECKING:
     from redline.grid.rows import GridStudy
+    from redline.loadtest.summary import Summary
     from redline.measurement.summary import Study
 
 
 def report_command(
     run: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN.jsonl...", help="What redline tune or redline bench wrote; or parts of one grid."),
+        typer.Argument(metavar="RUN...", help="What redline tune, bench or loadtest wrote; or parts of one grid."),
     ],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The file to write: .html, .md or .csv; without it, a table.")
@@ -30,6 +31,7 @@ def report_command(
     """
     from redline.commands.report import report
     from redline.grid.rows import GridStudy
+    from redline.loadtest.summary import Summary
 
     study = report(run, out)
     if as_json:
@@ -38,19 +40,24 @@ def report_command(
         console.print(f"wrote {out}", markup=False, soft_wrap=True)
     elif isinstance(study, GridStudy):
         _print_grid(study)
+    elif isinstance(study, Summary):
+        _print_loadtest(study)
     else:
         from redline.reporting.table import terminal_table
 
         console.print(terminal_table(study))
 
 
-def _as_json(study: Study | GridStudy) -> dict[str, Any]:
+def _as_json(study: Study | GridStudy | Summary) -> dict[str, Any]:
     from redline.grid.rows import GridStudy
+    from redline.loadtest.summary import Summary
     from redline.reporting.grid_table import for_machines
     from redline.reporting.table import values_of
 
     if isinstance(study, GridStudy):
         return for_machines(study)
+    if isinstance(study, Summary):
+        return study.to_json()
     return {"rows": [values_of(row) for row in study.rows], "conclusion": study.conclusion}
 
 
@@ -63,3 +70,11 @@ def _print_grid(study: GridStudy) -> None:
     told += [(item.goal, item.text) for item in study.conclusions.recommendations]
     for label, text in told:
         console.print(f"\n{label}: {text}", markup=False, soft_wrap=True)
+
+
+def _print_loadtest(summary: Summary) -> None:
+    from redline.reporting.loadtest_terminal import loadtest_table
+
+    console.print(loadtest_table(summary))
+    for text in (*summary.conclusion, *(f"Warning: {warning}" for warning in summary.warnings)):
+        console.print(f"\n{text}", markup=False, soft_wrap=True)

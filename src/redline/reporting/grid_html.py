@@ -33,19 +33,11 @@ from redline.reporting.grid_panels import (
 )
 from redline.reporting.grid_plots import Look, batch_spec, lines_in_words, looks, size_spec
 from redline.reporting.grid_table import GridCells, grid_lines, tally, why_not
-from redline.reporting.page import Bar, render
+from redline.reporting.page import Bar, Drawn, draw, render
 
 _ODD_AT_ONCE = 6
 """Anomalies that are shown before the rest is folded away."""
 _MOST_FACTS = 6
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
-    """A plot by its name among the page's specifications, and the same in words."""
-
-    key: str
-    words: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +179,7 @@ def _on_device(study: GridStudy, model: str, device: str, prefix: str, specs: di
         plots = []
         for show in ("time", "throughput"):
             spec = batch_spec(here, drawn, show="time" if show == "time" else "throughput")
-            plots.append(_draw(specs, f"{prefix}-{show}-{size}", spec, f"{show} against batch: {words}"))
+            plots.append(draw(specs, f"{prefix}-{show}-{size}", spec, f"{show} against batch: {words}"))
         at_sizes.append(
             AtSize(
                 size=size,
@@ -209,13 +201,6 @@ def _on_device(study: GridStudy, model: str, device: str, prefix: str, specs: di
     )
 
 
-def _draw(specs: dict[str, Any], key: str, spec: dict[str, Any] | None, words: str) -> Drawn | None:
-    if spec is None:
-        return None
-    specs[key] = spec
-    return Drawn(key=key, words=f"{words[:1].upper()}{words[1:]}")
-
-
 def _at_batches(
     rows: Sequence[GridRow], drawn: dict[str, Look], fits: Sequence[Fit], prefix: str, specs: dict[str, Any]
 ) -> tuple[AtBatch, ...]:
@@ -223,7 +208,7 @@ def _at_batches(
     for batch in sorted({row.batch for row in rows}):
         here = tuple(row for row in rows if row.batch == batch)
         words = lines_in_words(here, over="size", at=lambda row: float(row.height * row.width))
-        plot = _draw(specs, f"{prefix}-pixels-{batch}", size_spec(here, drawn), f"time against image size: {words}")
+        plot = draw(specs, f"{prefix}-pixels-{batch}", size_spec(here, drawn), f"time against image size: {words}")
         if plot is not None:
             own = tuple(fit for fit in fits if fit.over == "pixels" and fit.fixed == f"batch {batch}")
             found.append(AtBatch(batch=batch, plot=plot, fits=own))

@@ -39,6 +39,22 @@ class Bar:
     recommended: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A plot by its name among the page's specifications, and the same in words."""
+
+    key: str
+    words: str
+
+
+def draw(specs: dict[str, Any], key: str, spec: dict[str, Any] | None, words: str) -> Drawn | None:
+    """Put a plot among the page's specifications; None where there is nothing to draw."""
+    if spec is None:
+        return None
+    specs[key] = spec
+    return Drawn(key=key, words=f"{words[:1].upper()}{words[1:]}")
+
+
 def render(template: str, context: Mapping[str, Any], *, styles: Sequence[str], scripts: Sequence[str]) -> str:
     """The text of a page.
 
