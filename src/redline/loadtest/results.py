@@ -85,6 +85,7 @@ class Window:
         service_s: Of the same requests in the same order, from when they were really sent.
         statuses: How many requests ended how: by HTTP status, or ``timeout``, ``refused``, ``broken``.
         server_cpu_s: CPU seconds of the server's processes; None where they are not on this machine.
+        client_rss_bytes: The most that the generator of load had resident so far; 0 where it cannot be told (ab).
     """
 
     target: int
