@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import queue
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from math import isfinite
+from queue import Empty, SimpleQueue
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 RECENT = 16
 _RESERVOIR = 1024
-_CLOSE_TIMEOUT_S = 0.8
+_CLOSE_TIMEOUT_S = 0.5
 # A thread of this priority gets about a tenth of a core that an answering thread wants too. It is not lower because
 # the thread holds Python's lock for some microseconds before and after each run: were it put aside just then, every
 # answer would wait until it gets a core again.
@@ -68,7 +68,7 @@ class Shadow:
         model: str = "",
         name: str = "reference",
         seed: int = 0,
-        queue_samples: int = 8,
+        queue: int = 8,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Start both threads.
@@ -81,13 +81,13 @@ class Shadow:
             model: The name that answers.
             name: The reference's.
             seed: Of the sample.
-            queue_samples: How many may wait.
+            queue: How many may wait.
             clock: Seconds since 1970.
         """
         if not 0 <= rate <= 1:
             raise InputError(f"the shadow's rate is {rate}, expected 0 to 1 (0.05 is every twentieth request)")
-        if queue_samples < 1:
-            raise InputError(f"the shadow's queue holds {queue_samples} samples, expected 1 or more")
+        if queue < 1:
+            raise InputError(f"the shadow's queue holds {queue} samples, expected 1 or more")
         self.rate = rate
         self.model, self.name = model, name
         self._reference = reference
@@ -96,11 +96,11 @@ class Shadow:
         self._clock = clock
         self._closed = False
         # Queues in C, whose locks nobody holds while Python runs: a slow thread can never keep a caller waiting.
-        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(queue_samples):
+        self._places: SimpleQueue[None] = SimpleQueue()
+        for _ in range(queue):
             self._places.put(None)
-        self._samples: queue.SimpleQueue[tuple[Mapping[str, Array], Mapping[str, Array]] | None] = queue.SimpleQueue()
-        self._answers: queue.SimpleQueue[_Answer | None] = queue.SimpleQueue()
+        self._samples: SimpleQueue[tuple[Mapping[str, Array], Mapping[str, Array]] | None] = SimpleQueue()
+        self._answers: SimpleQueue[_Answer | None] = SimpleQueue()
         self._lock = threading.Lock()  # of the figures; never taken by the thread of low priority
         self._figures = _Figures(seed)
         self._idle = threading.Condition(self._lock)
@@ -121,7 +121,7 @@ class Shadow:
             return
         try:
             self._places.get_nowait()
-        except queue.Empty:
+        except Empty:
             self._drop()
             return
         with self._lock:
