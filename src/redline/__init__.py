@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from redline.commands.quantize import quantize as quantize
     from redline.commands.report import report as report
     from redline.commands.run import run as run
+    from redline.commands.serve import serve as serve
     from redline.commands.tune import tune as tune
     from redline.commands.verify import verify as verify
     from redline.core.session import Session as Session
@@ -46,6 +47,7 @@ _PUBLIC = {
     "quantize": "redline.commands.quantize",
     "report": "redline.commands.report",
     "run": "redline.commands.run",
+    "serve": "redline.commands.serve",
     "tune": "redline.commands.tune",
     "verify": "redline.commands.verify",
 }
@@ -62,6 +64,7 @@ __all__ = [
     "quantize",
     "report",
     "run",
+    "serve",
     "tune",
     "verify",
 ]

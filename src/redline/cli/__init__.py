@@ -26,6 +26,14 @@ _EXTRAS = {
     "tensorrt_rtx": "tensorrt-rtx",
     "cuda": "tensorrt",
     "ray": "cluster",
+    "flask": "serve",
+    "werkzeug": "serve",
+    "granian": "serve",
+    "waitress": "serve",
+    "orjson": "serve",
+    "simdjson": "serve",
+    "prometheus_client": "serve",
+    "locust": "loadtest",
 }
 EXIT_GATE, EXIT_INPUT, EXIT_MISSING, EXIT_INTERRUPTED = 1, 2, 3, 130
 COMMANDS: tuple[str, ...] = (
@@ -41,6 +49,7 @@ COMMANDS: tuple[str, ...] = (
     "bench",
     "report",
     "compare",
+    "serve",
     "export-triton",
 )
 

@@ -40,6 +40,7 @@ __all__ = [
     "Stop",
     "choose",
     "serve_granian",
+    "serve_on",
     "serve_waitress",
 ]
 
@@ -241,11 +242,11 @@ def choose(name: RunnerName) -> Literal["granian", "waitress"]:
     return "granian" if sys.platform != "win32" and importlib.util.find_spec("granian") else "waitress"
 
 
-def serve_waitress(
+def serve_on(
+    runner: Literal["granian", "waitress"],
     app: App,
     server: Drainable,
-    host: str,
-    port: int,
+    listening: Listening,
     *,
     limits: Quotas,
     threads: int | None = None,
@@ -254,13 +255,13 @@ def serve_waitress(
     on_ready: Callable[[str], None] | None = None,
     stop: Stop | None = None,
 ) -> bool:
-    """Serve with waitress until told to stop.
+    """Serve on a port that is open until told to stop, and close it.
 
     Args:
+        runner: What serves.
         app: The WSGI application.
         server: What it answers with.
-        host: Address to listen at.
-        port: 0 for any free one.
+        listening: The port.
         limits: What a request may be.
         threads: How many requests may be in the application at once; None for as many as may wait and some more.
         drain_delay_s: How long to keep answering after being told to stop.
@@ -270,49 +271,11 @@ def serve_waitress(
 
     Returns:
         Whether everything that was taken was answered.
-
-    Raises:
-        InputError: the port cannot be had.
     """
-    from redline.serving.runner_waitress import WaitressFront
-
-    listening = Listening(host, port)
-    front = WaitressFront(app, listening, limits, threads or limits.queue + 64)
-    return _run(front, server, listening, drain_delay_s, drain_timeout_s, on_ready, stop)
-
-
-def serve_granian(
-    app: App,
-    server: Drainable,
-    host: str,
-    port: int,
-    *,
-    limits: Quotas,
-    threads: int | None = None,
-    drain_delay_s: float = 0.0,
-    drain_timeout_s: float = 30.0,
-    on_ready: Callable[[str], None] | None = None,
-    stop: Stop | None = None,
-) -> bool:
-    """Serve with granian until told to stop; as :func:`serve_waitress`, ``threads`` being one for each connection."""
-    from redline.serving.runner_granian import GranianFront
-
-    listening = Listening(host, port)
-    front = GranianFront(app, listening, limits, threads or CONNECTIONS)
-    return _run(front, server, listening, drain_delay_s, drain_timeout_s, on_ready, stop)
-
-
-def _run(
-    front: Front,
-    server: Drainable,
-    listening: Listening,
-    drain_delay_s: float,
-    drain_timeout_s: float,
-    on_ready: Callable[[str], None] | None,
-    stop: Stop | None,
-) -> bool:
     told = stop or Stop()
+    front: Front | None = None
     try:
+        front = _front(runner, app, listening, limits, threads)
         with told.on_signals():
             front.start()
             if on_ready is not None:
@@ -323,10 +286,39 @@ def _run(
             told.wait(drain_delay_s)
             return _finish(front, server, listening, told, drain_timeout_s)
     finally:
-        front.close()
+        if front is not None:
+            front.close()
         listening.close()
         if stop is None:
             told.close()
+
+
+def serve_waitress(app: App, server: Drainable, host: str, port: int, **options: Any) -> bool:
+    """:func:`serve_on` with waitress, on a port that is opened for it; 0 for any free one.
+
+    Raises:
+        InputError: the port cannot be had.
+    """
+    return serve_on("waitress", app, server, Listening(host, port), **options)
+
+
+def serve_granian(app: App, server: Drainable, host: str, port: int, **options: Any) -> bool:
+    """:func:`serve_on` with granian, on a port that is opened for it; 0 for any free one.
+
+    Raises:
+        InputError: the port cannot be had.
+    """
+    return serve_on("granian", app, server, Listening(host, port), **options)
+
+
+def _front(runner: str, app: App, listening: Listening, limits: Quotas, threads: int | None) -> Front:
+    if runner == "granian":
+        from redline.serving.runner_granian import GranianFront
+
+        return GranianFront(app, listening, limits, threads or CONNECTIONS)
+    from redline.serving.runner_waitress import WaitressFront
+
+    return WaitressFront(app, listening, limits, threads or limits.queue + 64)
 
 
 def _finish(front: Front, server: Drainable, listening: Listening, told: Stop, timeout_s: float) -> bool:
