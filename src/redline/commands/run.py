@@ -17,6 +17,7 @@ from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.data.sources import load_samples
 from redline.verification.compare import outputs_of
+from redline.verification.guesses import Guess, guesses_of
 from redline.verification.judge import is_float
 
 __all__ = ["Guess", "Run", "run"]
@@ -24,15 +25,6 @@ __all__ = ["Guess", "Run", "run"]
 _ARRAYS = (".npy", ".npz")
 _LARGEST_BATCH = 32
 _TOP = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Guess:
-    """One class that a sample may belong to; ``probability`` is the softmax of the scores."""
-
-    index: int
-    name: str | None
-    probability: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,7 +106,7 @@ def run(
         model=opened.name,
         samples=samples.names,
         outputs=outputs,
-        guesses=_guesses(outputs, opened.class_names),
+        guesses=guesses_of(outputs, opened.class_names, top=_TOP),
         out=target,
         notes=(*opened.notes, *_assumption(opened, image=image), *skipped, *_not_finite(outputs)),
     )
@@ -146,26 +138,6 @@ def _answers(opened: Opened, samples: Samples) -> dict[str, Array]:
     except Exception as error:
         told = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{opened.name} does not run on {samples.source}: {told}") from error
-
-
-def _guesses(outputs: dict[str, Array], names: tuple[str, ...] | None) -> tuple[tuple[Guess, ...], ...]:
-    scores = next((a for a in outputs.values() if is_float(a) and a.ndim == 2 and a.shape[1] >= 2), None)
-    if scores is None or not np.isfinite(scores.astype(np.float64)).all():
-        return ()
-    shares = _probabilities(scores.astype(np.float64))
-    named = names if names is not None and len(names) == shares.shape[1] else None
-    best = np.argsort(-shares, axis=1, kind="stable")[:, :_TOP]
-    return tuple(
-        tuple(Guess(int(i), named[i] if named else None, float(row[i])) for i in order)
-        for row, order in zip(shares, best, strict=True)
-    )
-
-
-def _probabilities(scores: Array) -> Array:
-    if scores.min() >= 0 and np.allclose(scores.sum(axis=1), 1, atol=1e-3):
-        return scores
-    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _assumption(opened: Opened, *, image: bool) -> tuple[str, ...]:

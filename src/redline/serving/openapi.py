@@ -1,0 +1,340 @@
+"""The description of every route in OpenAPI 3.1, made from the models that are served."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any
+
+from redline.core.errors import RequestError
+from redline.core.tensor import TensorSpec
+from redline.serving.datatypes import DATATYPES, ONLY_BINARY, datatype_of, protocol_shape
+from redline.serving.images import CONTENT_TYPES
+from redline.serving.limits import Limits
+from redline.serving.models import Models
+from redline.serving.predict import MOST_TOP
+from redline.serving.routes import ROUTES, Name, Route
+from redline.serving.tokens import Tokens
+from redline.serving.versions import Version
+
+_Json = dict[str, Any]
+
+_ERROR = {"$ref": "#/components/schemas/Error"}
+_MEANINGS = {
+    400: "The request is at fault; the answer says how.",
+    401: "A token is needed.",
+    403: "Not allowed.",
+    404: "There is no such model or version.",
+    408: "The body did not arrive in time.",
+    413: "The request is larger than the server takes.",
+    415: "Neither this type of content nor this encoding is taken.",
+    500: "The server is at fault; its log has more under the same X-Request-Id.",
+    503: "Not now; Retry-After says when to come again.",
+    504: "The deadline passed while the request waited.",
+}
+_SUMMARIES: dict[Name, str] = {
+    "infer": "Run a model: Open Inference Protocol, JSON or with binary tensors",
+    "predict": "Run a model on an image or on JSON; a classifier's answer are its most probable classes",
+    "server": "Name, version and extensions of the server",
+    "live": "Whether the server runs",
+    "ready": "Whether the server answers for its models",
+    "all_statistics": "What every model has done",
+    "model": "What a model takes and gives",
+    "model_ready": "Whether a model answers",
+    "config": "How a model is run, as Triton's configuration says it",
+    "statistics": "What a model has done",
+    "index": "Every model and version",
+    "load": "Load a model again from its file",
+    "unload": "Stop answering for a model",
+    "metrics": "Counters and histograms for Prometheus",
+    "openapi": "This description",
+    "status": "What the page shows",
+    "page": "The page",
+    "file": "A file of the page",
+}
+_FAILURES: dict[Name, tuple[int, ...]] = {
+    "infer": (400, 404, 408, 413, 415, 500, 503, 504),
+    "predict": (400, 404, 408, 413, 415, 500, 503, 504),
+    "ready": (503,),
+    "model": (404, 503),
+    "model_ready": (404, 503),
+    "config": (404, 503),
+    "statistics": (404, 503),
+    "index": (400, 408, 413),
+    "load": (400, 403, 404, 408, 413, 503),
+    "unload": (400, 403, 404, 408, 413, 503),
+}
+_EMPTY: tuple[Name, ...] = ("live", "ready", "model_ready", "load", "unload")
+_TEXTS: dict[Name, str] = {"metrics": "text/plain", "page": "text/html"}
+
+
+def describe(models: Models, limits: Limits, tokens: Tokens) -> _Json:
+    """The whole description, a JSON value."""
+    served = _served(models)
+    paths: _Json = {}
+    for route in ROUTES:
+        paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, served, tokens)
+    components: _Json = {"schemas": _schemas(served, limits)}
+    if tokens.token is not None or tokens.admin is not None:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Redline",
+            "version": metadata.version("redline"),
+            "description": "Models over HTTP: the Open Inference Protocol, and a friendlier way beside it. "
+            f'Errors are always {{"error": "…"}} with an X-Request-Id. A body has at most {limits.body_bytes} bytes.',
+        },
+        "paths": paths,
+        "components": components,
+    }
+
+
+def _served(models: Models) -> list[Version]:
+    found = []
+    for name in models.names:
+        try:
+            found.append(models.get(name))
+        except RequestError:  # known, but not ready
+            continue
+    return found
+
+
+def _operation(route: Route, served: list[Version], tokens: Tokens) -> _Json:
+    secured = not route.is_open and (tokens.token is not None or route.name in ("load", "unload"))
+    failures = set(_FAILURES.get(route.name, ()))
+    if not route.is_open and tokens.token is not None:
+        failures |= {401}
+    operation: _Json = {
+        "operationId": re.sub(r"\W+", "_", route.template.strip("/")) or "page",
+        "summary": _SUMMARIES[route.name],
+        "responses": {"200": _success(route)}
+        | {str(status): {"description": _MEANINGS[status], "content": _json(_ERROR)} for status in sorted(failures)},
+    }
+    parameters = [*_path_parameters(route, served), *_other_parameters(route, served)]
+    if parameters:
+        operation["parameters"] = parameters
+    if secured and (tokens.token is not None or tokens.admin is not None):
+        operation["security"] = [{"token": []}]
+    body = _body(route, served)
+    if body is not None:
+        operation["requestBody"] = body
+    return operation
+
+
+def _path_parameters(route: Route, served: list[Version]) -> Iterable[_Json]:
+    for name, pattern in (("model", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"), ("version", r"^[1-9][0-9]{0,8}$")):
+        if f"{{{name}}}" in route.template:
+            values = sorted({one.name if name == "model" else one.number for one in served})
+            schema: _Json = {"type": "string", "enum": values} if values else {"type": "string", "pattern": pattern}
+            yield {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _other_parameters(route: Route, served: list[Version]) -> Iterable[_Json]:
+    if route.name == "predict":
+        yield {
+            "name": "top",
+            "in": "query",
+            "description": "How many classes of each row.",
+            "schema": {"type": "integer", "minimum": 1, "maximum": MOST_TOP, "default": 5},
+        }
+        numbers = sorted({one.number for one in served})
+        schema: _Json = {"type": "string", "enum": numbers} if numbers else {"type": "string"}
+        yield {"name": "version", "in": "query", "description": "The newest where none is named.", "schema": schema}
+    if route.name == "infer":
+        yield {
+            "name": "Inference-Header-Content-Length",
+            "in": "header",
+            "description": "Bytes of JSON before the binary tensors; 0 where the body is one raw tensor.",
+            "schema": {"type": "integer", "minimum": 0},
+        }
+    if route.is_inference:
+        encodings = ["identity", "gzip", "deflate"]
+        yield {"name": "Content-Encoding", "in": "header", "schema": {"type": "string", "enum": encodings}}
+
+
+def _success(route: Route) -> _Json:
+    if route.name in _EMPTY:
+        return {"description": "Yes." if route.method == "GET" else "Done."}
+    if route.name in _TEXTS:
+        return {"description": _SUMMARIES[route.name], "content": {_TEXTS[route.name]: {"schema": {"type": "string"}}}}
+    if route.name == "file":
+        kind = "text/css" if route.template.endswith(".css") else "text/javascript"
+        return {"description": _SUMMARIES["file"], "content": {kind: {"schema": {"type": "string"}}}}
+    content = _json({"$ref": f"#/components/schemas/{_ANSWERS[route.name]}"})
+    if route.name == "infer":
+        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
+    return {"description": _SUMMARIES[route.name], "content": content}
+
+
+_ANSWERS: dict[Name, str] = {
+    "infer": "Inference",
+    "predict": "Prediction",
+    "server": "Server",
+    "model": "Model",
+    "config": "Config",
+    "statistics": "Statistics",
+    "all_statistics": "Statistics",
+    "index": "Index",
+    "status": "Status",
+    "openapi": "Description",
+}
+
+
+def _body(route: Route, served: list[Version]) -> _Json | None:
+    if route.name == "infer":
+        schema = _any_of(f"Infer_{one.name}" for one in served if _in_json(one))
+        binary: _Json = {"schema": {"type": "string", "format": "binary"}}
+        return {"required": True, "content": {**_json(schema), "application/octet-stream": binary}}
+    if route.name == "predict":
+        content = _json(_any_of(f"Predict_{one.name}" for one in served))
+        content["multipart/form-data"] = {
+            "schema": {
+                "type": "object",
+                "properties": {"image": {"type": "string", "format": "binary"}},
+                "required": ["image"],
+            }
+        }
+        content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in CONTENT_TYPES}
+        return {"required": True, "content": content}
+    if route.name == "index":
+        return {"content": _json({"type": "object", "properties": {"ready": {"type": "boolean"}}})}
+    if route.name in ("load", "unload"):
+        return {"content": _json({"type": "object"})}
+    return None
+
+
+def _in_json(served: Version) -> bool:
+    return not any(datatype_of(spec.numpy_dtype) in ONLY_BINARY for spec in served.loaded.signature.inputs)
+
+
+def _any_of(names: Iterable[str]) -> _Json:
+    found = [{"$ref": f"#/components/schemas/{name}"} for name in names]
+    return found[0] if len(found) == 1 else {"anyOf": found} if found else {"type": "object"}
+
+
+def _json(schema: Mapping[str, Any]) -> _Json:
+    return {"application/json": {"schema": dict(schema)}}
+
+
+def _object(properties: Mapping[str, Any], *, optional: Iterable[str] = ()) -> _Json:
+    required = [name for name in properties if name not in set(optional)]
+    return {"type": "object", "properties": dict(properties), "required": required}
+
+
+_TEXT: _Json = {"type": "string"}
+_COUNT: _Json = {"type": "integer", "minimum": 0}
+_NUMBER: _Json = {"type": "number"}
+
+
+def _list(items: Mapping[str, Any]) -> _Json:
+    return {"type": "array", "items": dict(items)}
+
+
+def _schemas(served: list[Version], limits: Limits) -> _Json:
+    shape = _list({"type": "integer"})
+    datatype = {"type": "string", "enum": sorted(DATATYPES)}
+    tensor = _object({"name": _TEXT, "datatype": datatype, "shape": shape})
+    given = _object(
+        {"name": _TEXT, "datatype": datatype, "shape": shape, "data": _list({}), "parameters": {"type": "object"}},
+        optional=("data", "parameters"),
+    )
+    guess = _object({"class": _COUNT, "name": {"type": ["string", "null"]}, "probability": _NUMBER})
+    times = _object(dict.fromkeys(("queue", "decode", "infer", "encode"), _NUMBER))
+    schemas: _Json = {
+        "Error": _object({"error": _TEXT}),
+        "Server": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
+        "Model": _object(
+            {
+                "name": _TEXT,
+                "versions": _list(_TEXT),
+                "platform": _TEXT,
+                "inputs": _list(tensor),
+                "outputs": _list(tensor),
+            }
+        ),
+        "Config": _object({"name": _TEXT, "platform": _TEXT, "max_batch_size": _COUNT}),
+        "Statistics": _object({"model_stats": _list(_object({"name": _TEXT, "version": _TEXT}))}),
+        "Index": _list(_object({"name": _TEXT, "version": _TEXT, "state": _TEXT, "reason": _TEXT})),
+        "Inference": _object(
+            {"model_name": _TEXT, "model_version": _TEXT, "id": _TEXT, "outputs": _list(given)},
+            optional=("model_version", "id"),
+        ),
+        "Prediction": _object(
+            {
+                "model": _TEXT,
+                "version": _TEXT,
+                "id": _TEXT,
+                "predictions": _list(_list(guess)),
+                "outputs": _list(_object({"name": _TEXT, "datatype": datatype, "shape": shape, "data": {}})),
+                "ms": times,
+            },
+            optional=("id", "predictions", "outputs"),
+        ),
+        "Status": _object({"state": {"enum": ["starting", "ready", "draining"]}, "models": _list({"type": "object"})}),
+        "Description": {"type": "object"},
+    }
+    for one in served:
+        inputs = one.loaded.signature.inputs
+        if _in_json(one):
+            schemas[f"Infer_{one.name}"] = _infer_body(inputs, limits)
+        schemas[f"Predict_{one.name}"] = _predict_body(inputs)
+    return schemas
+
+
+def _infer_body(inputs: tuple[TensorSpec, ...], limits: Limits) -> _Json:
+    return _object(
+        {
+            "id": {"type": "string", "maxLength": limits.id_length},
+            "inputs": {
+                "type": "array",
+                "minItems": len(inputs),
+                "maxItems": len(inputs),
+                "items": {"anyOf": [_infer_input(spec) for spec in inputs]} if inputs else {},
+            },
+            "outputs": _list(_object({"name": _TEXT})) | {"maxItems": limits.outputs},
+            "parameters": {"type": "object"},
+        },
+        optional=("id", "outputs", "parameters"),
+    )
+
+
+def _infer_input(spec: TensorSpec) -> _Json:
+    sizes = protocol_shape(spec)
+    return _object(
+        {
+            "name": {"const": spec.name},
+            "datatype": {"const": datatype_of(spec.numpy_dtype)},
+            "shape": {
+                "type": "array",
+                "prefixItems": [{"const": size} if size >= 0 else {"type": "integer", "minimum": 1} for size in sizes],
+                "minItems": len(sizes),
+                "maxItems": len(sizes),
+            },
+            "data": _list(_element(spec)),
+        }
+    )
+
+
+def _element(spec: TensorSpec) -> _Json:
+    kind = spec.numpy_dtype.kind
+    if kind == "b":
+        return {"type": "boolean"}
+    if kind in "OSUT":
+        return _TEXT
+    return {"type": "integer"} if kind in "iu" else _NUMBER
+
+
+def _nested(spec: TensorSpec) -> _Json:
+    schema = _element(spec)
+    for size in reversed(spec.shape):
+        schema = _list(schema) | ({"minItems": size, "maxItems": size} if isinstance(size, int) else {"minItems": 1})
+    return schema
+
+
+def _predict_body(inputs: tuple[TensorSpec, ...]) -> _Json:
+    forms = [_object({spec.name: _nested(spec) for spec in inputs})]
+    if len(inputs) == 1:
+        forms.append(_nested(inputs[0]))
+    return {"anyOf": [_object({key: form}) for key in ("inputs", "instances") for form in forms]}

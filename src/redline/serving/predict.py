@@ -1,0 +1,156 @@
+"""The friendly route: an image or plain JSON in, classes with their names out."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from redline.core.errors import RequestError, SignatureError
+from redline.core.preprocess import Preprocess
+from redline.core.tensor import Array, TensorSpec
+from redline.data.images import prepare
+from redline.serving import protocol
+from redline.serving.answers import Call, Reply, json_reply
+from redline.serving.datatypes import datatype_of
+from redline.serving.images import CONTENT_TYPES, decode_image, looks_like_image
+from redline.serving.inference import Asked, Inference, Spent, limits_of
+from redline.serving.limits import Limits
+from redline.serving.models import Models
+from redline.serving.versions import Version
+from redline.verification.guesses import guesses_of
+
+MOST_TOP = 1000
+_TOP = 5
+# Decoded images are large: no more are held at once than there are cores to decode them.
+_DECODERS = max(2, os.cpu_count() or 2)
+
+
+class Predict:
+    """Answers ``POST /predict``."""
+
+    def __init__(self, models: Models, inference: Inference, limits: Limits) -> None:
+        self._models = models
+        self._inference = inference
+        self._limits = limits
+        self._gate = threading.BoundedSemaphore(_DECODERS)
+
+    def predict(self, call: Call, model: str) -> Reply:
+        """Run a model, the only one where none is named, on what the body holds."""
+        name = model or self._models.default_name
+        if name is None:
+            names = ", ".join(self._models.names) or "none"
+            raise RequestError(f"more models than one are served, or none ({names}); ask POST /predict/<name>")
+        top = _top_of(call.query)
+        return self._inference.answer(name, call.query.get("version"), lambda served: self._decode(call, served, top))
+
+    def _decode(self, call: Call, served: Version, top: int) -> Asked:
+        limits = limits_of(served, self._limits)
+        body = protocol.inflate(call.body, call.headers.get("content-encoding"), limits)
+        content_type = call.headers.get("content-type", "")
+        kind = content_type.partition(";")[0].strip().lower()
+        if kind == "application/json":
+            request = protocol.parse_tensors(body, served.loaded.signature, limits, model=served.name)
+            inputs, rows = request.inputs, request.rows
+        elif kind == "multipart/form-data":
+            # Only what sends forms needs the parser of forms.
+            from redline.serving.multipart import files_of
+
+            inputs, rows = self._images(served, files_of(body, content_type, most_files=limits.batch_rows))
+        elif kind in CONTENT_TYPES or (kind in ("", "application/octet-stream") and looks_like_image(body)):
+            inputs, rows = self._images(served, [body])
+        else:
+            raise RequestError(
+                f"got the Content-Type '{kind[:64] or 'none'}', expected {', '.join(CONTENT_TYPES)}, "
+                "multipart/form-data or application/json",
+                status=415,
+            )
+        return Asked(
+            inputs=inputs,
+            rows=rows,
+            encode=lambda outputs, spent: _encode(served, outputs, spent, rows=rows, top=top),
+        )
+
+    def _images(self, served: Version, files: Sequence[bytes]) -> tuple[dict[str, Array], int]:
+        """The input of a batch of images, and how many there are."""
+        preprocess, signature = served.loaded.preprocess, served.loaded.signature
+        if preprocess is None or len(signature.inputs) != 1 or signature.inputs[0].numpy_dtype.kind != "f":
+            raise RequestError(
+                f"model '{served.name}' does not say how an image becomes its input, so it takes none; send tensors as "
+                "application/json"
+            )
+        spec = signature.inputs[0]
+        wanted = signature.fixed_batch or len(files)
+        if len(files) > wanted:
+            raise RequestError(f"model '{served.name}' takes at most {wanted} images at once, got {len(files)}")
+        batch = [self._image(file, preprocess, spec) for file in files]
+        # A batch that is fixed in the file is filled up, and what comes of the filling is cut off again.
+        batch += [batch[-1]] * (wanted - len(batch))
+        inputs = {spec.name: batch[0][None] if len(batch) == 1 else np.stack(batch)}
+        try:
+            signature.check(inputs)
+        except SignatureError as error:
+            raise RequestError(str(error)) from error
+        return inputs, len(files)
+
+    def _image(self, file: bytes, preprocess: Preprocess, spec: TensorSpec) -> Array:
+        if not self._gate.acquire(timeout=self._limits.deadline_s):
+            raise RequestError("the server is busy decoding images", status=503, retry_after_s=1)
+        try:
+            image = decode_image(file, most_pixels=self._limits.image_pixels)
+            return prepare(image, preprocess).astype(spec.numpy_dtype, copy=False)
+        finally:
+            self._gate.release()
+
+
+def _encode(served: Version, outputs: Mapping[str, Array], spent: Spent, *, rows: int, top: int) -> Reply:
+    begun = time.perf_counter()
+    outputs = {name: array[:rows] if array.ndim else array for name, array in outputs.items()}
+    answer = {"model": served.name, "version": served.number, **_said(outputs, served.loaded.class_names, top)}
+    times = {"queue": spent.queue_s, "decode": spent.decode_s, "infer": spent.infer_s}
+    times["encode"] = time.perf_counter() - begun
+    answer["ms"] = {phase: round(1000 * seconds, 3) for phase, seconds in times.items()}
+    return json_reply(answer)
+
+
+def _top_of(query: Mapping[str, str]) -> int:
+    given = query.get("top")
+    if given is None:
+        return _TOP
+    if not (given.isascii() and given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= MOST_TOP):
+        raise RequestError(f"'top' is no whole number from 1 to {MOST_TOP}")
+    return int(given)
+
+
+def _said(outputs: Mapping[str, Array], names: Sequence[str] | None, top: int) -> dict[str, Any]:
+    """Classes where the outputs are a classifier's, else the outputs themselves."""
+    guesses = guesses_of(outputs, names, top=top)
+    if guesses:
+        return {
+            "predictions": [
+                [{"class": one.index, "name": one.name, "probability": one.probability} for one in row]
+                for row in guesses
+            ]
+        }
+    return {"outputs": [_plain(name, array) for name, array in outputs.items()]}
+
+
+def _plain(name: str, array: Array) -> dict[str, Any]:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise RequestError(
+            f"output '{name}' has NaN or infinite values, which JSON has no words for; ask /v2 for binary outputs"
+        )
+    if array.dtype.kind in "OSU":
+        data = np.vectorize(_text, otypes=[object])(array).tolist() if array.size else []
+    else:
+        # Anything that a JSON writer has no numbers for, bfloat16 among them, becomes floats first.
+        data = np.ascontiguousarray(array if array.dtype.kind in "fiub" else array.astype(np.float32))
+    return {"name": name, "datatype": datatype_of(array.dtype), "shape": list(array.shape), "data": data}
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
