@@ -186,16 +186,27 @@ def _onnx(path: Path, threads: int) -> _Target:
 def _compiled(path: Path, backend: str, options: dict[str, Argument]) -> _Target:
     from redline.formats.onnx_file import read_onnx
 
-    _check_external_data(path)
+    external = _external_data(path)
     model = read_onnx(path)
     scratch = tempfile.TemporaryDirectory(prefix="redline-serve-")
     try:
-        engine = load_backend(backend, options).compile(model, Path(scratch.name))
+        folder = Path(scratch.name)
+        whole = read_onnx(_in_one_file(path, folder)) if external else model
+        engine = load_backend(backend, options).compile(whole, folder)
     except BaseException:
         scratch.cleanup()
         raise
     threads = int(options.get("threads") or 0)
     return _Target(path=engine.path, backend=backend, size_bytes=model.size_bytes, threads=threads, scratch=scratch)
+
+
+def _in_one_file(path: Path, folder: Path) -> Path:
+    """A copy with its weights inside: what ONNX Runtime saves elsewhere still looks for them beside itself."""
+    from redline.formats.onnx_file import load_proto
+
+    copy = folder / path.name
+    copy.write_bytes(load_proto(path).SerializeToString())
+    return copy
 
 
 def _engine(path: Path, threads: int) -> _Target:
@@ -308,11 +319,11 @@ def _refused(path: Path) -> InputError:
     )
 
 
-def _check_external_data(path: Path) -> None:
-    """Refuse weights outside the model's folder before anything reads them.
+def _external_data(path: Path) -> bool:
+    """Whether a model keeps weights in other files; those must be in its folder, and nothing has read them yet.
 
     Raises:
-        ArtifactError: names the place.
+        ArtifactError: names the place outside.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -322,14 +333,13 @@ def _check_external_data(path: Path) -> None:
     try:
         proto = onnx.load_model(str(path), load_external_data=False)
     except (DecodeError, ValueError):
-        return  # whoever reads it next says what is wrong with it
+        return False  # whoever reads it next says what is wrong with it
     folder = path.parent.resolve()
-    for tensor in _tensors(proto):
-        for location in (entry.value for entry in tensor.external_data if entry.key == "location"):
-            if not (folder / location).resolve().is_relative_to(folder):
-                raise ArtifactError(
-                    f"{path} keeps weights in {location!r}, which is outside its folder; copy the file there"
-                )
+    places = {entry.value for tensor in _tensors(proto) for entry in tensor.external_data if entry.key == "location"}
+    for place in sorted(places):
+        if not (folder / place).resolve().is_relative_to(folder):
+            raise ArtifactError(f"{path} keeps weights in {place!r}, which is outside its folder; copy the file there")
+    return bool(places)
 
 
 def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
