@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from redline.core.errors import InputError, RequestError
 from redline.core.tensor import Array
 from redline.serving.scheduling import Batching, Scheduler, Timing
 
-LIMIT_S = 20.0
+LIMIT_S = 10.0
 Answer = tuple[dict[str, Array], Timing]
 
 
@@ -525,6 +527,58 @@ def test_after_a_failed_batch_whoever_has_no_time_left_does_not_run() -> None:
         assert error.status == 504
         assert patient.result(LIMIT_S)[0]["y"].tolist() == [[2, 2], [2, 2]]
     assert calls == [1, 4, 2]
+
+
+def test_whoever_is_late_is_left_out_of_the_batch() -> None:
+    clock, model = Clock(), Model(held=True)
+    scheduler = Scheduler([model], batch=Batching(max_rows=3), queue=64, clock=clock)
+    with served(scheduler, model) as callers:
+        first = callers.submit(scheduler.run, rows_of(0), rows=1, deadline=None)
+        model.entered()
+        asked = []
+        for value, deadline in enumerate([clock.now + LIMIT_S, None, clock.now + LIMIT_S, None, None], 1):
+            asked.append(callers.submit(scheduler.run, rows_of(value), rows=1, deadline=deadline))
+            until(lambda value=value: scheduler.waiting == value)  # type: ignore[misc]
+        clock.now += LIMIT_S
+        model.go.set()
+        first.result(LIMIT_S)
+        errors = [answer.exception(LIMIT_S) for answer in asked]
+        assert [error and getattr(error, "status", error) for error in errors] == [504, None, 504, None, None]
+    assert model.seen == [[0], [2, 4, 5]]
+
+
+def test_two_batches_that_are_due_at_once_run_at_once() -> None:
+    models = [Model(held=True) for _ in range(2)]
+    scheduler = Scheduler(models, batch=Batching(max_rows=4, max_delay_s=0.005), queue=64)
+    with served(scheduler, *models) as callers:
+        for width in (2, 3):
+            callers.submit(scheduler.run, rows_of(1, width=width), rows=1, deadline=None)
+        for model in models:
+            model.entered()
+        assert (scheduler.waiting, scheduler.running) == (0, 2)
+
+
+@WAYS
+def test_no_request_is_kept_alive_once_it_is_answered(batch: Batching | None) -> None:
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        if inputs["x"][0, 0] < 0:
+            raise ValueError("no")
+        return {"y": inputs["x"] * 2}
+
+    scheduler = Scheduler([run], batch=batch, queue=4)
+    refs = []
+    gc.disable()  # so that a cycle shows too
+    try:
+        with served(scheduler):
+            for value in (1, -1):
+                inputs = rows_of(value)
+                refs.append(weakref.ref(inputs["x"]))
+                with suppress(ValueError):
+                    scheduler.run(inputs, rows=1, deadline=None)
+                del inputs
+                until(lambda: refs[-1]() is None)
+    finally:
+        gc.enable()
 
 
 def test_a_listener_that_fails_leaves_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:

@@ -261,7 +261,7 @@ class Batcher(Desk):
                     self._changed.wait(wait_s)
                 elif members := self._pop(line, now):
                     self._busy += 1
-                    if self._waiting:
+                    if self._waiting:  # another thread may sleep for longer than until the next batch is due
                         self._changed.notify()
                     return members
             return []
