@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import heapq
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+
+from redline.loadtest.results import LoadTest
+from redline.loadtest.summary import Summary, summarize
 
 Document = dict[str, Any]
 RATES = (10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 120.0)
@@ -34,6 +40,16 @@ class Server:
     most: int = 24
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where a window lies among the others."""
+
+    target: int
+    order: int
+    round: int
+    seconds: float
+
+
 FP32 = Server(name="fp32", infer_s=0.034)
 INT8 = Server(name="int8", infer_s=0.015, size_bytes=11_900_000, rss_bytes=214_000_000, precision="int8")
 
@@ -41,16 +57,25 @@ INT8 = Server(name="int8", infer_s=0.015, size_bytes=11_900_000, rss_bytes=214_0
 def usual(*servers: Server, **fields: Any) -> Document:
     """Constant and Poisson arrivals and a closed loop, driven past what both can do; ``fields`` replace parts."""
     own = servers or (FP32, INT8)
-    points = [_open(own, rate, "constant", number) for number, rate in enumerate(RATES)]
-    points += [_open(own, rate, "poisson", 50 + number) for number, rate in enumerate(RATES)]
-    points += [_closed(own, users, 100 + number) for number, users in enumerate(USERS)]
-    return {**document(own, points), **fields}
+    return {**document(own, copy.deepcopy(_usual_points(own))), **fields}
 
 
 def small(*servers: Server, **fields: Any) -> Document:
     """One rate below what both can do."""
     own = servers or (FP32, INT8)
     return {**document(own, [_open(own, 20.0, "constant", 7)]), **fields}
+
+
+def summary_of(value: Document) -> Summary:
+    """What follows from a document."""
+    return summarize(LoadTest.from_json(value))
+
+
+def changed(change: Callable[[Document], Any], *servers: Server) -> Summary:
+    """A small load test with other values; ``change`` edits the document in its place."""
+    value = small(*servers)
+    change(value)
+    return summary_of(value)
 
 
 def document(servers: tuple[Server, ...], points: list[Document]) -> Document:
@@ -104,45 +129,54 @@ def document(servers: tuple[Server, ...], points: list[Document]) -> Document:
     }
 
 
+@cache
+def _usual_points(servers: tuple[Server, ...]) -> list[Document]:
+    points = [_open(servers, rate, "constant", number) for number, rate in enumerate(RATES)]
+    points += [_open(servers, rate, "poisson", 50 + number) for number, rate in enumerate(RATES)]
+    return [*points, *(_closed(servers, users, 100 + number) for number, users in enumerate(USERS))]
+
+
 def _open(servers: tuple[Server, ...], rate: float, arrivals: str, seed: int) -> Document:
     windows = []
-    for order, target in enumerate(_turns(len(servers))):
-        rng = np.random.default_rng([seed, order])
-        seconds = max(4.0, 120 / rate)
+    for place in _turns(len(servers), max(4.0, 120 / rate)):
+        rng = np.random.default_rng([seed, place.order])
+        seconds = place.seconds
         count = int(rate * seconds)
         gaps = rng.exponential(1 / rate, count) if arrivals == "poisson" else np.full(count, 1 / rate)
-        windows.append(_window(servers[target], np.cumsum(gaps), rng, (target, order, seconds)))
+        windows.append(_window(servers[place.target], np.cumsum(gaps), rng, place))
     return {"mode": "open", "arrivals": arrivals, "rate": rate, "users": None, "windows": windows}
 
 
 def _closed(servers: tuple[Server, ...], users: int, seed: int) -> Document:
     windows = []
-    for order, target in enumerate(_turns(len(servers))):
-        rng = np.random.default_rng([seed, order])
-        window = _window(servers[target], None, rng, (target, order, 4.0), users=users)
+    for place in _turns(len(servers), 4.0):
+        rng = np.random.default_rng([seed, place.order])
+        window = _window(servers[place.target], None, rng, place, users=users)
         windows.append({**window, "late_p99_s": None, "response_s": window["service_s"]})
     return {"mode": "closed", "arrivals": None, "rate": None, "users": users, "windows": windows}
 
 
-def _turns(targets: int) -> list[int]:
+def _turns(targets: int, seconds: float) -> list[Place]:
     """Which target has which turn; who begins changes from round to round."""
-    turns: list[int] = []
+    places: list[Place] = []
     for number in range(_ROUNDS):
-        order = list(range(targets))
-        turns += order[::-1] if number % 2 else order
-    return turns
+        turn = range(targets)[::-1] if number % 2 else range(targets)
+        places += [
+            Place(target=target, order=len(places) + before, round=number, seconds=seconds)
+            for before, target in enumerate(turn)
+        ]
+    return places
 
 
 def _window(
     server: Server,
     arrivals: np.ndarray | None,
     rng: np.random.Generator,
-    place: tuple[int, int, float],
+    place: Place,
     users: int = 0,
 ) -> Document:
-    target, order, seconds = place
+    seconds = place.seconds
     drift = float(rng.normal(1.0, 0.01))
-    turns = 2
     total_s = server.infer_s + server.decode_s + server.encode_s
     free = [0.0] * _CORES
     clients = [0.0] * users
@@ -175,10 +209,10 @@ def _window(
     late = float(abs(rng.normal(0.0008, 0.0002)))
     measured_s = round(max(seconds, max(ends, default=0.0)), 6)
     return {
-        "target": target,
-        "order": order,
-        "round": order // turns,
-        "start_s": order * (seconds + 0.5),
+        "target": place.target,
+        "order": place.order,
+        "round": place.round,
+        "start_s": place.order * (seconds + 0.5),
         "seconds": measured_s,
         "elapsed_s": measured_s,
         "lead": 0,
@@ -198,7 +232,7 @@ def _window(
             "executions": done,
         },
         "server_cpu_s": round(done * (total_s + 0.001) * drift, 4),
-        "server_rss_bytes": server.rss_bytes + order * 100_000,
+        "server_rss_bytes": server.rss_bytes + place.order * 100_000,
         "client_cpu_s": round(done * 0.0006 + 0.02, 4),
         "client_rss_bytes": 61_000_000,
     }

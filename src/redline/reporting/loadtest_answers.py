@@ -89,7 +89,7 @@ def claim(summary: Summary) -> Claim | None:
     ratio = comparison.rps
     if ratio is None:
         return None
-    if _bound_by_load(summary, comparison):
+    if bound_by_load(summary, comparison):
         return _tail_claim(summary, comparison)
     baseline = summary.targets[0].target.name
     equal = comparison.equal_load
@@ -104,11 +104,16 @@ def claim(summary: Summary) -> Claim | None:
             aside=f"{formats.times(ratio.value)}, {sure}",
             plain=True,
         )
-    text = f"the requests a second of {baseline}, {where}"
+    text = f"the requests a second of {baseline}{_by(summary, comparison)}, {where}"
     return Claim(figure=formats.times(ratio.value), unit="", text=text, aside=sure, plain=ratio.verdict == "less")
 
 
-def _bound_by_load(summary: Summary, comparison: Comparison) -> bool:
+def _by(summary: Summary, comparison: Comparison) -> str:
+    """Whose ratio it is, where the heading leaves that open."""
+    return f" by {summary.targets[comparison.candidate].target.name}" if len(summary.comparisons) > 1 else ""
+
+
+def bound_by_load(summary: Summary, comparison: Comparison) -> bool:
     """Whether both answered all that they were offered: then rates are those of the load and say nothing of them."""
     best = [summary.targets[number].best for number in (0, comparison.candidate)]
     closed = comparison.equal_load is not None and comparison.equal_load.rps is not None
@@ -129,7 +134,7 @@ def _tail_claim(summary: Summary, comparison: Comparison) -> Claim | None:
         name = summary.targets[comparison.candidate].target.name
         text = f"in p99 between {name} and {baseline}, {load_of(load)}"
         return Claim(figure="no difference", unit="", text=text, aside=aside, plain=True)
-    text = f"the p99 of {baseline}, {load_of(load)}"
+    text = f"the p99 of {baseline}{_by(summary, comparison)}, {load_of(load)}"
     return Claim(figure=formats.times(ratio.value), unit="", text=text, aside=aside, plain=ratio.verdict == "more")
 
 

@@ -9,15 +9,26 @@ from typing import Any
 from redline.core.files import write_whole
 from redline.loadtest.summary import PointSummary, Summary
 from redline.reporting.grid_answers import sentence
-from redline.reporting.loadtest_answers import claim, facts, load_of, name_of, signed, usual_point
+from redline.reporting.loadtest_answers import (
+    bound_by_load,
+    claim,
+    facts,
+    leading,
+    load_of,
+    name_of,
+    signed,
+    usual_point,
+)
 from redline.reporting.loadtest_conditions import loadtest_conditions, methods, run_of
 from redline.reporting.loadtest_panels import (
+    Lane,
     StackedBar,
     client_bars,
     cpu_bars,
     memory_bars,
     rate_bars,
     split_bars,
+    tail_bars,
 )
 from redline.reporting.loadtest_plots import (
     curve_in_words,
@@ -31,7 +42,7 @@ from redline.reporting.loadtest_plots import (
     service_shown,
 )
 from redline.reporting.loadtest_table import MODES, Line, compared, lines, loads, modes, outcomes
-from redline.reporting.page import Bar, Drawn, draw, render
+from redline.reporting.page import Drawn, draw, render
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +56,9 @@ class AtLoad:
     objective: float | None
     service: bool
     split: tuple[StackedBar, ...]
-    cpu: tuple[Bar, ...]
-    memory: tuple[Bar, ...]
-    client: tuple[Bar, ...]
+    cpu: tuple[Lane, ...]
+    memory: tuple[Lane, ...]
+    client: tuple[Lane, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +70,7 @@ class OfMode:
     curve: Drawn | None
     offered: Drawn | None
     rings: bool
-    rates: tuple[Bar, ...]
+    rates: tuple[Lane, ...]
     loads: tuple[AtLoad, ...]
     chosen: int
     table: tuple[Line, ...]
@@ -88,7 +99,7 @@ def loadtest_page(summary: Summary) -> str:
         "name": name_of(summary),
         "claim": claim(summary),
         "facts": facts(summary),
-        "versus": _versus(summary),
+        "versus": _versus(summary, usual),
         "versus_all": compared(summary, usual),
         "told": next((load_of(point) for point in points if point.point == usual), ""),
         "conclusion": tuple(signed(text) for text in summary.conclusion),
@@ -144,11 +155,13 @@ def _at_load(summary: Summary, point: PointSummary, specs: dict[str, Any]) -> At
     )
 
 
-def _versus(summary: Summary) -> tuple[Bar, ...]:
-    """The most requests a second of every target, on one scale."""
-    best = [(target, target.best) for target in summary.targets if target.best is not None]
-    if len(best) < 2:
+def _versus(summary: Summary, usual: int | None) -> tuple[Lane, ...]:
+    """What the claim is about, of every target on one scale: the most requests a second, or the p99."""
+    if sum(target.best is not None for target in summary.targets) < 2:
         return ()
+    comparison = leading(summary)
+    if comparison is not None and usual is not None and bound_by_load(summary, comparison):
+        return tail_bars(summary, usual)
     return rate_bars(summary, None)
 
 

@@ -8,16 +8,27 @@ from dataclasses import dataclass
 from redline.loadtest.summary import PointSummary, Split, Summary
 from redline.reporting import formats
 from redline.reporting.loadtest_answers import at_point, load_of
-from redline.reporting.page import Bar
+from redline.reporting.loadtest_plots import colour_of
 
 #: Part of the server's time: its name in the style sheet, in words, and its seconds.
-PHASES: tuple[tuple[str, str, Callable[[Split], float]], ...] = (
+_PHASES: tuple[tuple[str, str, Callable[[Split], float]], ...] = (
     ("queue", "queue", lambda split: split.queue_s),
     ("decode", "decode", lambda split: split.compute_input_s),
     ("infer", "infer", lambda split: split.compute_infer_s),
     ("encode", "encode", lambda split: split.compute_output_s),
 )
 _REST = "rest"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A bar in the colour that its target has in the plots, its length from 0 to 100."""
+
+    title: str
+    percent: float
+    value: str
+    aside: str
+    colour: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,24 +80,35 @@ def split_bars(summary: Summary, number: int) -> tuple[StackedBar, ...]:
     )
 
 
-def rate_bars(summary: Summary, number: int | None) -> tuple[Bar, ...]:
+def rate_bars(summary: Summary, number: int | None) -> tuple[Lane, ...]:
     """Requests answered a second at one load, or where each target answered most."""
     found = [(target, target.best if number is None else at_point(target, number)) for target in summary.targets]
     most = max((point.rps for _, point in found if point is not None), default=0.0) or 1.0
     return tuple(
-        Bar(
+        Lane(
             title=target.target.name,
             percent=100 * point.rps / most,
             value=f"{formats.digits(point.rps)}/s",
             aside=f"{load_of(point)}" if number is None else "",
-            recommended=point.target > 0,
+            colour=colour_of(point.target),
         )
         for target, point in found
         if point is not None
     )
 
 
-def cpu_bars(summary: Summary, number: int) -> tuple[Bar, ...]:
+def tail_bars(summary: Summary, number: int) -> tuple[Lane, ...]:
+    """The p99 at one load."""
+    return _bars(
+        summary,
+        number,
+        lambda point: point.p99_s,
+        lambda value: f"{formats.milliseconds(value)} ms",
+        lambda point: f"p99 {load_of(point)}",
+    )
+
+
+def cpu_bars(summary: Summary, number: int) -> tuple[Lane, ...]:
     """CPU time of the server for a request."""
     return _bars(
         summary,
@@ -97,7 +119,7 @@ def cpu_bars(summary: Summary, number: int) -> tuple[Bar, ...]:
     )
 
 
-def memory_bars(summary: Summary, number: int) -> tuple[Bar, ...]:
+def memory_bars(summary: Summary, number: int) -> tuple[Lane, ...]:
     """Resident memory of the server."""
     return _bars(
         summary,
@@ -108,16 +130,16 @@ def memory_bars(summary: Summary, number: int) -> tuple[Bar, ...]:
     )
 
 
-def client_bars(summary: Summary, number: int) -> tuple[Bar, ...]:
+def client_bars(summary: Summary, number: int) -> tuple[Lane, ...]:
     """How busy the load generator was, a full bar being one core, and its memory and lateness."""
     found = [(target.target.name, at_point(target, number)) for target in summary.targets]
     return tuple(
-        Bar(
+        Lane(
             title=f"under {name}",
             percent=100 * min(point.client_cores, 1.0),
             value=f"{formats.percent(point.client_cores, 0)} of a core",
             aside=_client(point),
-            recommended=False,
+            colour=colour_of(point.target),
         )
         for name, point in found
         if point is not None
@@ -130,7 +152,7 @@ def _bars(
     value: Callable[[PointSummary], float | None],
     text: Callable[[float], str],
     aside: Callable[[PointSummary], str],
-) -> tuple[Bar, ...]:
+) -> tuple[Lane, ...]:
     found = [
         (target.target.name, point, size)
         for target in summary.targets
@@ -138,12 +160,12 @@ def _bars(
     ]
     largest = max((size for _, _, size in found), default=0.0) or 1.0
     return tuple(
-        Bar(
+        Lane(
             title=name,
             percent=100 * size / largest,
             value=text(size),
             aside=aside(point),
-            recommended=point.target > 0,
+            colour=colour_of(point.target),
         )
         for name, point, size in found
     )
@@ -152,7 +174,7 @@ def _bars(
 def _phases(point: PointSummary) -> list[tuple[str, str, float]]:
     if point.server is None:
         return []
-    parts = [(look, word, seconds(point.server)) for look, word, seconds in PHASES]
+    parts = [(look, word, seconds(point.server)) for look, word, seconds in _PHASES]
     rest = (point.mean_s or 0.0) - sum(seconds for _, _, seconds in parts)
     return [*parts, (_REST, "outside", max(rest, 0.0))]
 
