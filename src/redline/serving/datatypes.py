@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ ONLY_BINARY: frozenset[str] = frozenset({"FP16", "BF16"})
 CONFIG_TYPES: dict[str, str] = {datatype: config_type for _, datatype, config_type in _NAMES}
 
 
+@lru_cache(maxsize=64)  # NumPy makes a dtype's name anew each time, which is a quarter of a small request's cost
 def datatype_of(dtype: np.dtype[Any]) -> str:
     """The name of a dtype in the protocol; texts and objects of Python are BYTES.
 

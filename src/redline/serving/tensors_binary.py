@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,9 +31,11 @@ def read_bytes(body: bytes, start: int, size: int, dtype: np.dtype[Any], shape: 
         if raw.max() > 1:
             raise RequestError(f"{what}: a BOOL is neither 0 nor 1")
         return raw.view(np.bool_).reshape(shape)
-    array: Array = np.frombuffer(body, dtype.newbyteorder("<"), count, start)
-    if not (array.flags.aligned and array.dtype.isnative):
-        array = array.astype(dtype.newbyteorder("="))
+    array: Array = np.frombuffer(body, dtype, count, start)
+    if sys.byteorder == "big":
+        array = array.byteswap()
+    elif not array.flags.aligned:
+        array = array.copy()
     return array.reshape(shape)
 
 
