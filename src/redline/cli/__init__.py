@@ -50,6 +50,7 @@ COMMANDS: tuple[str, ...] = (
     "report",
     "compare",
     "serve",
+    "loadtest",
     "export-triton",
 )
 

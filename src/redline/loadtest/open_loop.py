@@ -175,13 +175,13 @@ def run_open(job: Job, parcel: Parcel, *, clock: Callable[[], float]) -> list[Se
     try:
         while position < len(due) or wire.busy:
             now = clock()
-            while position < len(due) and due[position] <= now < end and wire.free:
+            while position < len(due) and due[position] <= now and wire.free:
                 sent.append(Sent(due[position], clock()))
                 wire.send(sent[-1])
                 position += 1
                 now = clock()
             if now >= end:
-                position = len(due)
+                position = len(due)  # all of it was due, and no connection was free
             more = position < len(due)
             wire.wait(min(end, due[position]) if more and wire.free else end if more else now + job.timeout_s)
     finally:
