@@ -28,6 +28,7 @@ from redline.formats.onnx_file import read_onnx
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})=(.+)", re.S)
 _LARGEST_BATCH = 32
+_NO_SIZE = "Triton has no tensor without a size beside the batch"
 #: Redline's backends that run an ONNX file on a GPU; Triton's ONNX Runtime does that too.
 _ONNX_ON_GPU = ("onnxruntime-cuda", "onnxruntime-tensorrt")
 
@@ -202,6 +203,9 @@ def _schedule(found: _Found, wish: Mapping[str, Any]) -> tuple[Scheduling, tuple
     one_row = why_not_joined(found.signature)
     if one_row:
         notes.append(one_row)
+    else:
+        tensors = (*found.signature.inputs, *found.signature.outputs)
+        notes += [f"clients see {spec.name} as [batch, 1]: {_NO_SIZE}" for spec in tensors if len(spec.shape) == 1]
     plan = Scheduling(
         max_batch=_LARGEST_BATCH if wanted is None else wanted,
         max_delay_s=wish["max_delay_s"],
