@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
 from flask import Flask, Response, request
@@ -89,18 +89,15 @@ class _Shortcut:
 
 def _answer(server: Server, environ: WSGIEnvironment) -> Reply:
     headers = {name: environ[key] for key, name in _HEADERS.items() if environ.get(key)}
-    query = environ.get("QUERY_STRING", "")
-    call = Call(
-        method=environ["REQUEST_METHOD"],
-        path=_path_of(environ),
-        headers=headers,
-        query=_query_of(query) if query else {},
-    )
+    call = Call(method=environ["REQUEST_METHOD"], path=_path_of(environ), headers=headers)
+    query = environ.get("QUERY_STRING")
     try:
+        if query:
+            call = replace(call, query=_query_of(query))
         body = read_body(environ, server.limits.body_bytes) if server.wants_body_of(call) else b""
     except RequestError as error:
         return _final(environ, server.refuse(call, error))
-    reply = server.answer(replace(call, body=body))
+    reply = server.answer(replace(call, body=body) if body else call)
     return _final(environ, reply) if reply.status >= 400 and not body else reply
 
 
@@ -183,9 +180,9 @@ def _path_of(environ: WSGIEnvironment) -> str:
 
 
 def _query_of(text: str) -> dict[str, str]:
-    """The first value of each name; a query of absurdly many fields counts as none."""
+    """The first value of each name."""
     try:
-        pairs: list[tuple[str, Any]] = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS)
-    except ValueError:
-        return {}
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=_MOST_QUERY_FIELDS)
+    except ValueError as error:
+        raise RequestError(f"the query has too many fields, expected at most {_MOST_QUERY_FIELDS}") from error
     return dict(reversed(pairs))
