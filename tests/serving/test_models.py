@@ -301,6 +301,21 @@ def test_the_old_one_is_freed_after_its_last_use(models: Models, workshop: Works
     assert states(models, "net") == {"2": "READY"}
 
 
+def test_a_version_that_went_away_between_the_look_and_the_use_is_not_used(
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path, "net", 1)
+    models.add_repository(tmp_path)
+    found = [models.get("net")]
+    put(tmp_path, "net", 2)
+    models.rescan()
+    get = models.get
+    monkeypatch.setattr(models, "get", lambda name, version: found.pop() if found else get(name, version))
+    with models.use("net") as version:
+        assert version.number == "2"
+    assert found == []
+
+
 def test_a_reload_that_fails_keeps_the_old_one_and_says_why(models: Models, tmp_path: Path) -> None:
     path = put(tmp_path, "net", 1, scale=1)
     models.add_repository(tmp_path)

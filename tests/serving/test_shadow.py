@@ -229,11 +229,12 @@ def test_nothing_of_a_request_is_kept_once_it_was_compared() -> None:
         pass
 
     array = np.ones((1, 4), np.float32).view(Traced)
-    alive = weakref.ref(array)
+    gone = threading.Event()
+    alive = weakref.ref(array, lambda _: gone.set())
     with shadowing(lambda inputs: {"y": np.ones((1, 4), np.float32)}) as shadow:
         offer(shadow, {"x": array}, scores(1))
         del array
-        offer(shadow, scores(1), scores(1))  # by the time this is compared the threads have gone on
+        assert gone.wait(WAIT_S)
         assert alive() is None
 
 

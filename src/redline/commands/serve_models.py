@@ -235,7 +235,7 @@ def _tuned(manifest: Path, threads: int) -> _Target:
     except (KeyError, TypeError) as error:
         raise ArtifactError(f"{manifest} does not say how images are prepared ({error}); tune again") from error
     if value.get("torch"):
-        target = _torch(manifest, value["torch"])
+        target = _torch(manifest, value["torch"], threads)
     else:
         engine, model = _inside(folder, value.get("engine")), _inside(folder, value.get("model"))
         target = _engine_or_model(engine, model, threads)
@@ -266,7 +266,7 @@ def _foreign(path: Path) -> str | None:
     return None
 
 
-def _torch(manifest: Path, arguments: Any) -> _Target:
+def _torch(manifest: Path, arguments: Any, threads: int) -> _Target:
     """A tune may recommend PyTorch itself: its weights are tensors in safetensors, its code an installed package."""
     ref = arguments.get("ref") if isinstance(arguments, dict) else None
     name = str(ref.get("name")) if isinstance(ref, dict) else ""
@@ -283,7 +283,9 @@ def _torch(manifest: Path, arguments: Any) -> _Target:
         )
     device = str(arguments.get("device", "cpu")).partition(":")[0]
     size = file.stat().st_size if file is not None and file.is_file() else 0
-    return _Target(path=manifest, backend="torch", size_bytes=size, threads=0, device=device)
+    return _Target(
+        path=manifest, backend="torch", size_bytes=size, threads=threads if device == "cpu" else 0, device=device
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

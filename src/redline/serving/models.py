@@ -28,14 +28,10 @@ _Serving = Mapping[str, Version]
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
-    """What did not load; ``seen`` is None where it is to be tried again although it looks the same."""
+    """Why a version did not load, and what its files looked like: it is tried again when they look otherwise."""
 
     reason: str
-    seen: Fingerprint | None
-
-
-class _ChangedError(InputError):
-    """A model's files changed while they were read."""
+    seen: Fingerprint
 
 
 class Models:
@@ -315,7 +311,7 @@ class Models:
             _logger.warning("%s version %s was not loaded: %s", *key, words, exc_info=unexpected)
             with self._lock:
                 self._loading.discard(key)
-                self._failures[key] = _Failure(words, None if isinstance(error, _ChangedError) else seen)
+                self._failures[key] = _Failure(words, seen)
             raise
         with self._lock:
             self._failures.pop(key, None)
@@ -329,7 +325,7 @@ class Models:
             return made
         made.retire()
         made.close()
-        raise _ChangedError("its files changed while they were read; they are read again with the next look")
+        raise InputError("its files changed while they were read; they are read again with the next look")
 
     def _serve(self, name: str, now: _Serving) -> None:
         """Put these versions in place of those before, which are freed once nobody uses them."""
