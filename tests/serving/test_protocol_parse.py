@@ -370,6 +370,16 @@ def test_models_without_a_dynamic_batch() -> None:
     assert (got.inputs["x"].shape, float(got.inputs["x"]), got.rows) == ((), 2.5, 1)
 
 
+def test_json_may_be_no_larger_than_a_body() -> None:
+    body = request(x_of())
+    assert parsed(body, body_bytes=len(body)).rows == 1
+    with pytest.raises(RequestError, match=f"the JSON is too large, expected at most {len(body) - 1} bytes") as caught:
+        parsed(body, body_bytes=len(body) - 1)
+    assert caught.value.status == 413
+    binary, length = binary_request(("x", rows(8)))
+    assert parsed(binary, length, body_bytes=length).rows == 8
+
+
 def test_long_words_of_a_client_are_cut() -> None:
     with pytest.raises(RequestError) as caught:
         parsed(request(x_of(name="n" * 10_000)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,7 +47,7 @@ def parse_infer(
     if header_length == 0:
         return parsing.raw()
     text = body if header_length is None else body[:header_length]
-    return read_json(text, parsing.request, depth=limits.json_depth)
+    return _read_json(text, parsing.request, limits)
 
 
 def parse_tensors(body: bytes, signature: Signature, limits: Limits, *, model: str | None = None) -> InferRequest:
@@ -58,7 +59,14 @@ def parse_tensors(body: bytes, signature: Signature, limits: Limits, *, model: s
         RequestError: what is wrong with it.
     """
     parsing = _Parsing(body, 0, signature, limits, f" for model {quote(model)}" if model else "")
-    return read_json(body, parsing.plain, depth=limits.json_depth)
+    return _read_json(body, parsing.plain, limits)
+
+
+def _read_json(text: bytes, read: Callable[[Document], InferRequest], limits: Limits) -> InferRequest:
+    # Numbers in JSON take many times their text in memory: what was inflated may be larger only if it is binary.
+    if len(text) > limits.body_bytes:
+        raise RequestError(f"the JSON is too large, expected at most {limits.body_bytes} bytes", status=413)
+    return read_json(text, read, depth=limits.json_depth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

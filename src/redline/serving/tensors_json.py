@@ -109,7 +109,7 @@ def is_object(value: object) -> bool:
 def quote(text: str) -> str:
     """A client's own word within a message: cut, and with nothing in it that a log would act on.
 
-    >>> quote("x"), quote("a" * 100)[-6:]
+    >>> quote("x"), quote("a" * 100)[-5:]
     ("'x'", "aaa…'")
     """
     return repr(text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…")
