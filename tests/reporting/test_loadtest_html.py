@@ -92,6 +92,8 @@ def test_failed_requests_are_counted_by_status() -> None:
     text = words_of(summary_of(usual()))
     assert "Status fp32 int8 200 15,881 22,307 503 3,386 431" in text
     assert "25.8 % 412× 503" in text
+    assert "503: the server's queue was full" in text
+    assert "refused:" not in text
 
 
 def test_nothing_failed_is_one_sentence() -> None:

@@ -147,7 +147,11 @@ def test_latency_is_compared_at_the_highest_rate_that_both_keep_up_with() -> Non
 @pytest.mark.parametrize(
     ("server", "figure", "text"),
     [
-        (Server(name="same", infer_s=0.034), "no difference", "in requests a second between same and fp32"),
+        (
+            Server(name="same", infer_s=0.034),
+            "no difference",
+            "between same and fp32 in requests a second, with 4 users",
+        ),
         (Server(name="slow", infer_s=0.068), "0.5", "the requests a second of fp32, with 4 users"),
     ],
 )
@@ -159,6 +163,22 @@ def test_the_claim_is_no_number_that_may_be_chance(server: Server, figure: str, 
     assert told.figure.startswith(figure)
     assert told.text.startswith(text)
     assert told.plain
+
+
+def test_a_wide_interval_says_nothing() -> None:
+    def disturb(document: Document) -> None:
+        for window in document["points"][0]["windows"]:
+            if window["target"] == 1:
+                keep = len(window["response_s"]) // (1 + 3 * (window["round"] % 2))
+                window["response_s"] = window["service_s"] = [9.0, *window["response_s"][:keep]]
+                window["response_s"][1:] = [
+                    seconds * (1 + 3 * (window["round"] % 2)) for seconds in window["response_s"][1:]
+                ]
+
+    told = claim(changed(disturb, FP32, Server(name="other", infer_s=0.02)))
+    assert told is not None
+    assert (told.figure, told.plain) == ("too disturbed", True)
+    assert told.text.startswith("to tell other from fp32 in ")
 
 
 def test_below_their_limits_targets_are_told_apart_by_latency() -> None:

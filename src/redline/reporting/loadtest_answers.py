@@ -11,6 +11,8 @@ from redline.reporting import formats
 from redline.reporting.page import Fact
 
 _SAMPLES_FOR_P999 = 1000
+#: An interval that holds 1 and reaches further than this to both sides does not say that there is no difference either.
+_LEVEL = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,16 +98,19 @@ def claim(summary: Summary) -> Claim | None:
     where = f"with {equal.label}" if equal and equal.rps else "where each answers most"
     sure = f"95 % confidence interval {formats.interval(ratio.low, ratio.high)}×, {ratio.rounds} rounds"
     if ratio.verdict == "no difference":
-        text = f"in requests a second between {summary.targets[comparison.candidate].target.name} and {baseline}"
-        return Claim(
-            figure="no difference",
-            unit="",
-            text=f"{text}, {where}",
-            aside=f"{formats.times(ratio.value)}, {sure}",
-            plain=True,
-        )
+        name = summary.targets[comparison.candidate].target.name
+        return _level(ratio, f"requests a second, {where}", (name, baseline), sure)
     text = f"the requests a second of {baseline}{_by(summary, comparison)}, {where}"
     return Claim(figure=formats.times(ratio.value), unit="", text=text, aside=sure, plain=ratio.verdict == "less")
+
+
+def _level(ratio: Ratio, what: str, names: tuple[str, str], aside: str) -> Claim:
+    """That two are level, or that nobody can say."""
+    figure = ratio_text(ratio)
+    verb = "between" if figure == "no difference" else "to tell"
+    pair = f"{names[0]} {'and' if verb == 'between' else 'from'} {names[1]}"
+    text = f"{verb} {pair} in {what}"
+    return Claim(figure=figure, unit="", text=text, aside=f"{formats.times(ratio.value)}, {aside}", plain=True)
 
 
 def _by(summary: Summary, comparison: Comparison) -> str:
@@ -132,8 +137,7 @@ def _tail_claim(summary: Summary, comparison: Comparison) -> Claim | None:
     aside = f"{sure}; both answered all that they were asked"
     if ratio.verdict == "no difference":
         name = summary.targets[comparison.candidate].target.name
-        text = f"in p99 between {name} and {baseline}, {load_of(load)}"
-        return Claim(figure="no difference", unit="", text=text, aside=aside, plain=True)
+        return _level(ratio, f"p99, {load_of(load)}", (name, baseline), aside)
     text = f"the p99 of {baseline}{_by(summary, comparison)}, {load_of(load)}"
     return Claim(figure=formats.times(ratio.value), unit="", text=text, aside=aside, plain=ratio.verdict == "more")
 
@@ -161,15 +165,28 @@ def p999(point: PointSummary) -> str:
     return _percentile(point, point.p999_s, _SAMPLES_FOR_P999)
 
 
+def small_ms(seconds: float | None) -> str:
+    """Milliseconds of a part of a request, without digits that mean nothing.
+
+    >>> small_ms(0.0041), small_ms(4.2e-6), small_ms(0.0), small_ms(None)
+    ('4.10', '<0.01', '0', '–')
+    """
+    return "<0.01" if seconds is not None and 0 < seconds < 1e-5 else formats.milliseconds(seconds)
+
+
 def ratio_text(ratio: Ratio | None) -> str:
     """A ratio in words: a number only where its interval leaves 1 out.
 
     >>> ratio_text(Ratio(1.98, 1.9, 2.1, 5)), ratio_text(Ratio(1.0, 0.9, 1.1, 5)), ratio_text(None)
     ('1.98×', 'no difference', '–')
+    >>> ratio_text(Ratio(1.3, 0.4, 3.9, 3))
+    'too disturbed'
     """
     if ratio is None:
         return formats.DASH
-    return "no difference" if ratio.verdict == "no difference" else formats.times(ratio.value)
+    if ratio.verdict != "no difference":
+        return formats.times(ratio.value)
+    return "too disturbed" if ratio.low < 1 / _LEVEL and ratio.high > _LEVEL else "no difference"
 
 
 def interval_text(ratio: Ratio | None) -> str:

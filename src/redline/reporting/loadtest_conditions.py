@@ -111,7 +111,8 @@ def _about_latency(summary: Summary) -> str:
 def _about_ratios() -> str:
     return (
         "Over the first target, paired round by round. The interval is that of 95 % confidence, bootstrapped over "
-        "rounds and widened for what differs between any two processes; “no difference” means that it holds 1."
+        "rounds and widened for what differs between any two processes; “no difference” means that it holds 1, “too "
+        "disturbed” that it also reaches further than 25 % to both sides."
     )
 
 

@@ -85,7 +85,8 @@ def _tables(summary: Summary) -> list[str]:
         blocks += [f"## {MODES[mode]}", table(_HEADINGS, rows, left=(0, 1))]
     note = (
         "Times are from the intended sending. “n” is too few requests for the percentile; “no difference” means that "
-        "the 95 % interval of the ratio holds 1. An asterisk: the target did not keep up."
+        "the 95 % interval of the ratio holds 1, “too disturbed” that it also reaches further than 25 % to both sides. "
+        "An asterisk: the target did not keep up."
     )
     return [*blocks, note] if blocks else []
 

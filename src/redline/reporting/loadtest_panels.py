@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from redline.loadtest.summary import PointSummary, Split, Summary
 from redline.reporting import formats
-from redline.reporting.loadtest_answers import at_point, load_of
+from redline.reporting.loadtest_answers import at_point, load_of, small_ms
 from redline.reporting.loadtest_plots import colour_of
 
 #: Part of the server's time: its name in the style sheet, in words, and its seconds.
@@ -70,7 +70,7 @@ def split_bars(summary: Summary, number: int) -> tuple[StackedBar, ...]:
                     look=look,
                     name=word,
                     percent=100 * seconds / longest,
-                    value=f"{formats.milliseconds(seconds)} ms",
+                    value=f"{small_ms(seconds)} ms",
                 )
                 for look, word, seconds in _phases(point)
             ),

@@ -76,11 +76,12 @@ def curve_spec(summary: Summary, mode: str) -> Spec | None:
             {"type": "line", "strokeWidth": 1.8},
             {"stroke": colour, "strokeDash": dash, "detail": nominal("title"), "order": quantity("order")},
         ),
+        # Under the points, which the outline of the names would hide.
+        *_knees(summary, mode, most),
         layer(
             {"type": "point", "size": 58, "opacity": 1, "strokeWidth": 1.8},
             {"stroke": colour, "fill": fill, "tooltip": facts},
         ),
-        *_knees(summary, mode, most),
     ]
     return plot(layers, _CURVE_PX, data={"values": points}, encoding={"x": x, "y": y})
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from redline.loadtest.summary import Comparison, PointRatio, PointSummary, Summary
 from redline.reporting import formats
-from redline.reporting.loadtest_answers import at_point, interval_text, p99, p999, ratio_at, ratio_text
+from redline.reporting.loadtest_answers import at_point, interval_text, p99, p999, ratio_at, ratio_text, small_ms
 
 MODES = {"constant": "Constant arrivals", "poisson": "Poisson arrivals", "closed": "Closed loop"}
 
@@ -157,8 +157,8 @@ def _line(point: PointSummary, target: str, begins: bool, comparison: Comparison
         errors=_lost(point),
         statuses=statuses_text(point.statuses, point.dropped),
         late_ms=formats.milliseconds(point.late_p99_s),
-        queue_ms=formats.milliseconds(split.queue_s if split else None),
-        infer_ms=formats.milliseconds(split.compute_infer_s if split else None),
+        queue_ms=small_ms(split.queue_s if split else None),
+        infer_ms=small_ms(split.compute_infer_s if split else None),
         cpu_ms=formats.milliseconds(point.server_cpu_per_request_s),
         rps_ratio=ratio_text(rps) if comparison else "",
         rps_interval=interval_text(rps),

@@ -37,7 +37,7 @@ def loadtest_table(summary: Summary) -> Table:
 def _cells(line: Line) -> tuple[str, ...]:
     load = line.point.label if line.begins else ""
     # The words of the page would be wider than all numbers.
-    ratio = "same" if line.p99_ratio == "no difference" else line.p99_ratio
+    ratio = {"no difference": "same", "too disturbed": "?"}.get(line.p99_ratio, line.p99_ratio)
     return (load, line.target, line.rps, line.p50_ms, line.p99_ms, line.p999_ms, line.errors, line.cpu_ms, ratio)
 
 
