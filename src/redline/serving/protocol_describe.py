@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from redline import __version__
 from redline.core.tensor import Signature, TensorSpec
 from redline.serving.datatypes import CONFIG_TYPES, datatype_of, protocol_shape
 
@@ -15,7 +16,7 @@ _BACKENDS = {"onnx_onnxv1": "onnxruntime", "tensorrt_plan": "tensorrt"}
 
 def server_metadata() -> dict[str, Any]:
     """Name, version and extensions of this server."""
-    return {"name": "redline", "version": __version__, "extensions": list(_EXTENSIONS)}
+    return {"name": "redline", "version": _version(), "extensions": list(_EXTENSIONS)}
 
 
 def model_metadata(name: str, versions: Sequence[str], platform: str, signature: Signature) -> dict[str, Any]:
@@ -56,6 +57,15 @@ def model_config(
     if batching:
         config["dynamic_batching"] = {}
     return config
+
+
+@cache
+def _version() -> str:
+    """The release that is installed; ``redline`` itself is above this room and is not asked."""
+    try:
+        return importlib.metadata.version("redline")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _tensor(spec: TensorSpec) -> dict[str, Any]:
