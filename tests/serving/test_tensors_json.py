@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -236,6 +237,13 @@ def test_objects_that_are_none(text: str, told: str) -> None:
         read_json(
             text.encode(), lambda document: tensors_json.members(document.root, frozenset("a"), "thing"), depth=32
         )
+
+
+def test_many_threads_read_at_once_and_get_their_own() -> None:
+    texts = [orjson.dumps([[n] * 300] * 20) for n in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for n, got in enumerate(pool.map(lambda text: read(text, (20, 300)), texts * 20)):
+            assert (got == n % 8).all()
 
 
 def test_large_texts_are_read_as_well() -> None:
