@@ -424,7 +424,7 @@ def test_an_unloaded_model_stays_away_until_it_is_loaded(models: Models, tmp_pat
     put(tmp_path, "net", 1, scale=1)
     models.add_repository(tmp_path)
     models.unload("net")
-    settle()
+    assert states(models, "net") == {"1": "UNAVAILABLE"}
     models.rescan()
     put(tmp_path, "net", 2, scale=2)
     models.rescan()

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Loaded", "Models", "Opener", "Settings", "Source", "Version", "scan_repository"]
 
 _CLOSE_TIMEOUT_S = 10.0
+_UNLOAD_TIMEOUT_S = 1.0  # whoever asks sees it gone at once where nobody uses it
 _logger = logging.getLogger("redline.serving")
 _Key = tuple[str, str]
 _Serving = Mapping[str, Version]
@@ -224,6 +225,7 @@ class Models:
             self._unloaded |= {name}
             self._forget_failures(name)
             self._serve(name, {})
+        self._join(_UNLOAD_TIMEOUT_S, name)
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until nothing runs or waits; False where that takes too long."""
@@ -237,11 +239,7 @@ class Models:
             self._roots = ()
             for name in self.names:
                 self._forget(name)
-        until = time.monotonic() + timeout_s
-        with self._lock:
-            threads = list(self._draining.values())
-        for thread in threads:
-            thread.join(max(0.0, until - time.monotonic()))
+        self._join(timeout_s)
 
     # How.
 
@@ -348,6 +346,14 @@ class Models:
             self._draining[version] = thread
             version.retire()
             thread.start()
+
+    def _join(self, timeout_s: float, name: str | None = None) -> None:
+        """Wait until what was retired is freed."""
+        until = time.monotonic() + timeout_s
+        with self._lock:
+            threads = [thread for version, thread in self._draining.items() if name in (None, version.name)]
+        for thread in threads:
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _drained(self, version: Version) -> None:
         try:
