@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from importlib import metadata
+from math import prod
 from typing import Any
+
+import numpy as np
 
 from redline.core.errors import RequestError
 from redline.core.tensor import TensorSpec
@@ -223,6 +226,7 @@ def _object(properties: Mapping[str, Any], *, optional: Iterable[str] = ()) -> _
     return {"type": "object", "properties": dict(properties), "required": required}
 
 
+_LONGEST_EXAMPLE = 256
 _TEXT: _Json = {"type": "string"}
 _COUNT: _Json = {"type": "integer", "minimum": 0}
 _NUMBER: _Json = {"type": "number"}
@@ -280,7 +284,26 @@ def _schemas(served: list[Version], limits: Limits) -> _Json:
         if _in_json(one):
             schemas[f"Infer_{one.name}"] = _infer_body(inputs, limits)
         schemas[f"Predict_{one.name}"] = _predict_body(inputs)
+        if all(prod(_smallest(spec)) <= _LONGEST_EXAMPLE for spec in inputs):
+            tensors = {spec.name: np.full(_smallest(spec), _value(spec)).tolist() for spec in inputs}
+            schemas[f"Predict_{one.name}"]["examples"] = [{"inputs": tensors}]
+            if _in_json(one):
+                schemas[f"Infer_{one.name}"]["examples"] = [{"inputs": [_infer_example(spec) for spec in inputs]}]
     return schemas
+
+
+def _value(spec: TensorSpec) -> Any:
+    return {"f": 0.5, "i": 1, "u": 1, "b": True}.get(spec.numpy_dtype.kind, "text")
+
+
+def _smallest(spec: TensorSpec) -> list[int]:
+    return [size if isinstance(size, int) else 1 for size in spec.shape]
+
+
+def _infer_example(spec: TensorSpec) -> _Json:
+    shape = _smallest(spec)
+    data = [_value(spec)] * prod(shape)
+    return {"name": spec.name, "datatype": datatype_of(spec.numpy_dtype), "shape": shape, "data": data}
 
 
 def _infer_body(inputs: tuple[TensorSpec, ...], limits: Limits) -> _Json:

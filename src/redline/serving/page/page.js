@@ -27,6 +27,7 @@ function shape(tag, attributes) {
 }
 
 function milliseconds(value) {
+  if (value < 0.01) return "0 ms";
   if (value >= 1000) return `${(value / 1000).toFixed(value < 10000 ? 2 : 1)} s`;
   return `${value < 1 ? value.toFixed(2) : value < 100 ? value.toFixed(1) : value.toFixed(0)} ms`;
 }
@@ -45,7 +46,11 @@ function duration(seconds) {
 }
 
 const count = value => value.toLocaleString("en-US");
-const percent = value => `${(100 * value).toFixed(value > 0 && value < 0.1 ? 2 : 1)} %`;
+
+function percent(value) {
+  if (value > 0 && value < 0.0001) return "< 0.01 %";
+  return `${(100 * value).toFixed(value > 0 && value < 0.1 ? 2 : 1)} %`;
+}
 
 async function ask(path, options = {}) {
   const headers = { ...(options.headers || {}) };
@@ -152,19 +157,19 @@ function showFacts() {
     ["Answered", count(total("requests"))],
     ["In flight", count(status.in_flight)],
     ["Waiting", count(total("waiting"))],
-    ["Half take less than", recent.length ? milliseconds(quantile(recent, 0.5)) : "–"],
-    ["99 of 100", recent.length ? milliseconds(quantile(recent, 0.99)) : "–"],
+    ["Median", recent.length ? milliseconds(quantile(recent, 0.5)) : "–"],
+    ["99th percentile", recent.length ? milliseconds(quantile(recent, 0.99)) : "–"],
     ["Refused", count(refused), Object.entries(status.rejected).map(([why, n]) => `${why.replaceAll("_", " ")}: ${n}`).join(", ")],
   ];
   const judged = status.models.map(model => model.shadow).filter(shadow => shadow && shadow.rows);
   if (judged.length) {
     const sum = name => judged.reduce((total, shadow) => total + shadow[name], 0);
-    facts.push(["Differ from reference", percent(sum("rows_disagreed") / sum("rows"))]);
+    facts.push(["Disagreement", percent(sum("rows_disagreed") / sum("rows"))]);
   }
   of("facts").replaceChildren(...facts.map(([name, value, title]) => {
     const fact = make("div");
     if (title) fact.title = title;
-    const [number, unit] = value.split(" ");
+    const [, number, unit] = value.match(/^(.*?)(?: (\S+))?$/);
     const told = make("dd", number);
     if (unit) told.append(make("small", unit));
     fact.append(make("dt", name), told);
@@ -178,16 +183,17 @@ function showLine() {
   const points = model ? lately(model).slice(-200) : [];
   const empty = points.length < 2;
   of("line").toggleAttribute("hidden", empty);
-  of("axis").hidden = empty;
+  of("axis").hidden = of("scale").hidden = empty;
   if (empty) {
     of("line-said").textContent = points.length ? "One request so far: " + milliseconds(points[0][1]) : "No request yet.";
     return;
   }
   const times = points.map(([, ms]) => ms);
   const sorted = [...times].sort((a, b) => a - b);
-  const top = 1.1 * sorted[sorted.length - 1];
+  // A few that are far slower than the rest would flatten it: they end at the upper edge, and the words tell the worst.
+  const top = Math.min(1.1 * sorted[sorted.length - 1], 1.6 * quantile(sorted, 0.96));
   const x = at => (800 * at / (times.length - 1)).toFixed(1);
-  const y = ms => (150 - 146 * ms / top).toFixed(1);
+  const y = ms => (150 - 146 * Math.min(1, ms / top)).toFixed(1);
   const path = times.map((ms, at) => `${x(at)},${y(ms)}`).join(" ");
   const middle = y(quantile(sorted, 0.5));
   of("line").replaceChildren(
@@ -196,6 +202,7 @@ function showLine() {
     shape("line", { class: "mid", x1: 0, x2: 800, y1: middle, y2: middle }),
     shape("polyline", { points: path }),
   );
+  of("scale").textContent = milliseconds(top);
   of("line-said").textContent = `The latest ${times.length} answers of ${model.name}: half within ${milliseconds(quantile(sorted, 0.5))} (dashed), the slowest ${milliseconds(sorted[sorted.length - 1])}`;
 }
 
@@ -451,7 +458,11 @@ function begin() {
     const file = [...event.clipboardData.files].find(one => one.type.startsWith("image/"));
     if (file) take(file);
   });
-  refresh();
+  refresh().then(() => {
+    // A link may end in a sample's name, such as #sunset.
+    const paint = SAMPLES[`a ${location.hash.slice(1)}`];
+    if (paint && current()) sample(paint);
+  });
 }
 
 begin();
