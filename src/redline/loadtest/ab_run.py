@@ -27,6 +27,7 @@ class AbReport:
     complete: int
     failed: int
     not_2xx: int
+    transferred_bytes: int | None = None
 
 
 def parse_report(text: str) -> AbReport:
@@ -36,7 +37,7 @@ def parse_report(text: str) -> AbReport:
     ... Complete requests:      40
     ... Failed requests:        0
     ... Non-2xx responses:      3''')
-    AbReport(seconds=1.503, complete=40, failed=0, not_2xx=3)
+    AbReport(seconds=1.503, complete=40, failed=0, not_2xx=3, transferred_bytes=None)
 
     Raises:
         WorkerError: ab printed something else.
@@ -51,6 +52,7 @@ def parse_report(text: str) -> AbReport:
         complete=complete,
         failed=_count(text, "Failed requests") or 0,
         not_2xx=_count(text, "Non-2xx responses") or 0,
+        transferred_bytes=_count(text, "Total transferred"),
     )
 
 
@@ -112,9 +114,11 @@ def run_ab(job: Job, folder: Path, *, program: Mapping[str, str] | None = None) 
 
 
 def _outcome(report: AbReport, times: list[float], *, lead: int, elapsed_s: float, client_cpu_s: float) -> Outcome:
+    # ab takes a connection that ends without an answer for a complete request; that none came at all can be seen.
+    failed = report.complete if report.transferred_bytes == 0 else report.failed
     # A failed request may be one with another status too; -r goes on after it.
-    good = max(0, report.complete - report.not_2xx - report.failed)
-    others = {"not 2xx": report.not_2xx, "broken": report.failed}
+    good = max(0, report.complete - report.not_2xx - failed)
+    others = {"not 2xx": report.not_2xx, "broken": failed}
     notes = [NOTE]
     if good < report.complete:
         notes.append("ab's times are those of all requests, failed ones with them")

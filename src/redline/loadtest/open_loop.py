@@ -173,7 +173,7 @@ def run_open(job: Job, parcel: Parcel, *, clock: Callable[[], float]) -> list[Se
     wire = Wire(parcel, job, lambda _: None, clock=clock, most=job.connections)
     due, position, end = job.due, 0, job.lead_s + job.seconds
     try:
-        while position < len(due) or wire.busy:
+        while True:
             now = clock()
             while position < len(due) and due[position] <= now and wire.free:
                 sent.append(Sent(due[position], clock()))
@@ -183,6 +183,8 @@ def run_open(job: Job, parcel: Parcel, *, clock: Callable[[], float]) -> list[Se
             if now >= end:
                 position = len(due)  # all of it was due, and no connection was free
             more = position < len(due)
+            if not more and not wire.busy:
+                break
             wire.wait(min(end, due[position]) if more and wire.free else end if more else now + job.timeout_s)
     finally:
         wire.close()
