@@ -33,7 +33,7 @@ class Workload:
         max_replicas: The most that the autoscaler starts.
         drain_delay_s: How long a replica that was told to stop still answers new requests, until no load balancer
             sends it any.
-        drain_timeout_s: How long what is in flight may take after that.
+        drain_timeout_s: How long what is in flight may take after that; 30 s is what ``redline serve`` gives it.
         start_s: How long a replica may take until it is ready.
     """
 
@@ -85,10 +85,10 @@ class Workload:
             "0.0.0.0",  # noqa: S104 (within the pod; a Service decides who reaches it)
             "--port",
             str(port),
+            "--instances",
+            str(self.cores),
             "--drain-delay",
             str(self.drain_delay_s),
-            "--drain-timeout",
-            str(self.drain_timeout_s),
         ]
 
 
@@ -202,7 +202,7 @@ CMD {command}
 _STOPS: dict[Server, str] = {
     "redline": """\
 # On SIGTERM the server is not ready but answers {delay} s more (--drain-delay), while load balancers forget it.
-      # Then it has {timeout} s (--drain-timeout) for what is in flight. So it needs no preStop hook.""",
+      # Then it has {timeout} s for what is in flight. So it needs no preStop hook.""",
     "triton": """\
 # The preStop hook keeps it answering {delay} s while load balancers forget it. Then comes SIGTERM, and it has
       # {timeout} s for what is in flight.""",

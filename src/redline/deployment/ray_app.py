@@ -10,20 +10,21 @@ from __future__ import annotations
 import asyncio
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 from redline.core.errors import InputError, MissingDependencyError, RedlineError
 
-#: What makes the server of a replica: ``(models, **options) -> Server``. A string, as replicas live in other processes
-#: and no room below the commands knows how a model is opened.
+#: What makes the server of a replica: ``(models, options) -> Made``, beside a class ``ServeOptions``. A string, as
+#: replicas live in other processes and no room below the commands knows how a model is opened.
 FACTORY = "redline.commands.serve:make_server"
-_LARGEST_BODY = 32 << 20
 _POLL_S = 10
 _DRAIN_S = 30.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A request as the serving core takes it."""
 
@@ -31,7 +32,7 @@ class Call:
     path: str
     headers: Mapping[str, str]
     query: Mapping[str, str]
-    body: bytes
+    body: bytes = b""
 
 
 class Reply(Protocol):
@@ -46,17 +47,28 @@ class CoreServer(Protocol):
     """The part of the serving core that a replica uses."""
 
     state: str
+    limits: Any
+
+    def wants_body_of(self, call: Any) -> bool:
+        """Whether the body of a call is worth reading."""
+        ...
 
     def answer(self, call: Any) -> Reply:
         """Answer one request; never raises."""
         ...
 
-    def begin_drain(self) -> None:
-        """Be not ready from now on."""
+    def drain(self, timeout_s: float) -> bool:
+        """Be not ready from now on, and wait until nothing is in flight."""
         ...
 
-    def drain(self, timeout_s: float) -> bool:
-        """Wait until nothing is in flight."""
+
+class Made(Protocol):
+    """What the factory makes."""
+
+    server: CoreServer
+
+    def close(self) -> None:
+        """Free the models."""
         ...
 
 
@@ -90,22 +102,25 @@ class Replicas:
 class Replica:
     """One server in a process of Ray's; its requests run in threads, as in ``redline serve``."""
 
-    def __init__(self, models: Sequence[str], factory: str, options: Mapping[str, Any]) -> None:
-        self._server = _make(factory, models, options)
-        limits = getattr(self._server, "limits", None)
-        self._largest_body = int(getattr(limits, "body_bytes", _LARGEST_BODY))
+    def __init__(self, models: Sequence[str], factory: str, options: Mapping[str, Any], threads: int) -> None:
+        self._made = _make(factory, models, options)
+        self._server = self._made.server
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="redline-request")
 
     async def __call__(self, request: Any) -> Any:
         """Answer a request of Starlette's with a response of Starlette's."""
         response = importlib.import_module("starlette.responses").Response  # it comes with ray[serve]
+        query = request.query_params.multi_items()
         call = Call(
             method=request.method,
-            path=request.scope["path"],
+            path=request.scope["path"].removeprefix(request.scope.get("root_path", "")),  # less the route's prefix
             headers={name.lower(): value for name, value in request.headers.items()},
-            query=dict(request.query_params),
-            body=await _body(request, self._largest_body),
+            query=dict(reversed(query)),  # of a name that is there twice, the first
         )
-        reply = await asyncio.to_thread(self._server.answer, call)
+        if self._server.wants_body_of(call):
+            call = replace(call, body=await _body(request, self._server.limits.body_bytes))
+        loop = asyncio.get_running_loop()
+        reply: Reply = await loop.run_in_executor(self._threads, self._server.answer, call)
         # A length of their own would be there twice.
         headers = {name: value for name, value in reply.headers.items() if name.lower() != "content-length"}
         return response(content=reply.body, status_code=reply.status, headers=headers)
@@ -115,18 +130,16 @@ class Replica:
         if self._server.state not in ("starting", "ready"):
             raise RedlineError(f"the server is {self._server.state}")
 
-    def drain(self) -> None:
+    def close(self) -> None:
         """Answer what is in flight, then free the models."""
-        self._server.begin_drain()
         self._server.drain(_DRAIN_S)
-        close = getattr(self._server, "close", None)
-        if close is not None:
-            close()
+        self._threads.shutdown()
+        self._made.close()
 
     def __del__(self) -> None:
-        # Ray calls this before it ends a replica, when nothing is in flight for it any more.
-        if hasattr(self, "_server"):
-            self.drain()
+        # Ray calls this before it ends a replica.
+        if hasattr(self, "_threads"):
+            self.close()
 
 
 def build(
@@ -141,8 +154,9 @@ def build(
     Args:
         models: As for ``redline serve``: paths, or NAME=PATH. Every machine of the cluster has to find them there.
         replicas: How many, and what each has; one of one core where it is left out.
-        factory: ``module:function`` that makes the server out of ``models`` and ``options``.
-        options: Keyword arguments of the factory.
+        factory: ``module:function`` that makes the server; the class ``ServeOptions`` of that module takes ``options``.
+        options: Of :class:`redline.commands.serve.ServeOptions`, by name. Without ``instances`` a replica runs as many
+            requests at once as it has cores.
 
     Raises:
         InputError: no model.
@@ -165,7 +179,8 @@ def build(
         graceful_shutdown_timeout_s=_DRAIN_S,
         **_scale(plan),
     )
-    return deployment.bind(list(models), factory, dict(options or {}))
+    told = {"instances": max(1, int(plan.cores)), **(options or {})}
+    return deployment.bind([_absolute(model) for model in models], factory, told, plan.ongoing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +235,19 @@ def _scale(plan: Replicas) -> dict[str, Any]:
     return {"autoscaling_config": {**limits, "target_ongoing_requests": wanted}}
 
 
-def _make(factory: str, models: Sequence[str], options: Mapping[str, Any]) -> CoreServer:
-    module, _, name = factory.partition(":")
-    server: CoreServer = getattr(importlib.import_module(module), name)(models, **options)
-    return server
+def _make(factory: str, models: Sequence[str], options: Mapping[str, Any]) -> Made:
+    name, _, function = factory.partition(":")
+    module = importlib.import_module(name)
+    made: Made = getattr(module, function)(models, module.ServeOptions(**options))
+    return made
+
+
+def _absolute(model: str) -> str:
+    """``PATH`` or ``NAME=PATH`` for a process that runs in another folder."""
+    if Path(model).exists():
+        return str(Path(model).absolute())
+    name, sign, path = model.partition("=")
+    return f"{name}={Path(path).absolute()}" if sign and Path(path).exists() else model
 
 
 async def _body(request: Any, largest: int) -> bytes:
