@@ -560,6 +560,7 @@ def test_batches_are_made_on_a_gpu_or_on_request(wanted: Any, told: Any, rows: i
         Signature((TensorSpec("x", (1, 2), "float32"),), DYNAMIC.outputs),
         Signature(DYNAMIC.inputs, (TensorSpec("y", (2,), "float32"),)),
         Signature((), DYNAMIC.outputs),
+        Signature(DYNAMIC.inputs, (TensorSpec("boxes", ("detections", 7), "float32"),)),
     ],
 )
 def test_a_model_without_a_free_batch_is_never_batched(signature: Signature) -> None:

@@ -145,7 +145,8 @@ def _open_engine(path: Path, threads: int, fallback: Sequence[str] = ()) -> Open
         engine, session, layers, reasons = Engine.described(path), found.session, found.layers, found.notes
     else:
         engine = Engine.read(path)
-        session, layers = open_engine(str(path), {"threads": threads} if threads else {}), engine.layers
+        has_threads = "threads" in engine.options  # those on a GPU have none
+        session, layers = open_engine(str(path), {"threads": threads} if threads and has_threads else {}), engine.layers
     told = engine.usage.preprocess
     try:
         preprocess = told or infer_preprocess(engine.signature)
@@ -234,7 +235,9 @@ def _rebuilt(engine: Path, model: Path, threads: int) -> Opened:
 
     description: dict[str, Any] = json.loads(_sidecar(engine).read_text())
     read: OnnxModel = read_onnx(model)
-    options = {**description["options"], **({"threads": threads} if threads else {})}
+    options = dict(description["options"])
+    if threads and "threads" in options:
+        options["threads"] = threads
     return Opened(
         name=str(model),
         session=open_onnx(read, backend=description["backend"], options=options),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import orjson
@@ -99,7 +99,10 @@ class V2:
         return self._inference.answer(name, version, lambda served: self._decode(call, served))
 
     def _statistics_of(self, names: Iterable[str]) -> Reply:
-        found = [self._models.get(name, version) for name in names for version in self._models.versions(name)]
+        found = []
+        for name in names:
+            with suppress(RequestError):  # unloaded since it was listed
+                found += [self._models.get(name, version) for version in self._models.versions(name)]
         return json_reply({"model_stats": [served.statistics.to_v2() for served in found]})
 
     def _decode(self, call: Call, served: Version) -> Asked:

@@ -217,11 +217,13 @@ def batching_for(wanted: Batching | str | None, loaded: Loaded, *, rows: int) ->
 
     Args:
         wanted: None never does it, ``auto`` on a GPU only: on a CPU it gains nothing that is worth waiting for.
-        loaded: A model whose batch is fixed in one of its tensors is never batched.
+        loaded: A model is batched only where the first size of every tensor is the same dynamic one: that of the
+            detections of an image, for one, is not.
         rows: The most for ``auto`` where the model takes any batch.
     """
     signature = loaded.signature
-    dynamic = all(spec.shape and isinstance(spec.shape[0], str) for spec in (*signature.inputs, *signature.outputs))
+    firsts = {spec.shape[0] if spec.shape else 0 for spec in (*signature.inputs, *signature.outputs)}
+    dynamic = len(firsts) == 1 and isinstance(next(iter(firsts)), str)
     if wanted is None or not dynamic or not signature.inputs:
         return None
     if isinstance(wanted, str):
