@@ -199,3 +199,9 @@ def test_health_over_http(served: Running) -> None:
         status, _, body = served.request(method, "/v2/health/ready")
         assert (status, body) == (200, b"")
     assert talk(served, head("/v2", method="HEAD") + LAST) == [200, 200]
+
+
+@pytest.mark.parametrize("path", ["/v2/models/%C3%BC", "/v2/models/%00", "/v2/models/%ff", "/v2/models/%2e%2e/%2e%2e"])
+def test_odd_characters_in_a_path_are_404(served: Running, path: str) -> None:
+    status, headers, body = served.request("GET", path)
+    assert (status, set(json.loads(body)), bool(headers["x-request-id"])) == (404, {"error"}, True)

@@ -330,7 +330,7 @@ def test_status_says_what_the_page_shows(server: Server) -> None:
     get(server, "/nothing")
     status = json.loads(get(server, "/status").body)
     assert (status["state"], status["default"], status["in_flight"]) == ("ready", None, 0)
-    assert status["rejected"] == {"not_found": 1}
+    assert status["errors"] == {"not_found": 1}
     (version,) = next(one for one in status["models"] if one["name"] == "affine")["versions"]
     assert (version["precision"], version["backend"], version["requests"], version["rows"]) == ("fp32", "fake", 1, 2)
     assert len(version["recent"]) == 1

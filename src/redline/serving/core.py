@@ -73,7 +73,7 @@ class Server:
         self._draining = False
         self._in_flight = 0
         self._idle = threading.Condition()
-        self._rejected: Counter[str] = Counter()
+        self._errors: Counter[str] = Counter()
         self._began_s = time.monotonic()
         inference = Inference(models, limits=self.limits, metrics=self.metrics, shadows=self.shadows)
         v2, predict = V2(models, inference, self.limits), Predict(models, inference, self.limits)
@@ -153,6 +153,8 @@ class Server:
             reply = self._turned_away(error)
         except Exception:  # noqa: BLE001 (the edge: whatever happens inside, the client gets an answer)
             _log.exception("request %s failed: %s %s", request_id, call.method, call.path[:200])
+            with self._idle:
+                self._errors["failed"] += 1
             reply = error_reply("internal error", status=500)
         return self._signed(reply, request_id)
 
@@ -182,7 +184,7 @@ class Server:
         reason = _REASONS.get(error.status, "other")
         self.metrics.rejected(reason)
         with self._idle:
-            self._rejected[reason] += 1
+            self._errors[reason] += 1
         return refusal(error)
 
     @staticmethod
@@ -204,7 +206,7 @@ class Server:
                 "state": self.state,
                 "uptime_s": round(time.monotonic() - self._began_s, 1),
                 "in_flight": self._in_flight - 1,  # less this one
-                "rejected": dict(self._rejected),
+                "errors": dict(self._errors),
                 **status_of(self.models, self.shadows),
             }
         )

@@ -152,14 +152,14 @@ function showFacts() {
   const versions = status.models.flatMap(model => model.versions);
   const total = name => versions.reduce((sum, one) => sum + one[name], 0);
   const recent = status.models.flatMap(lately).map(([, ms]) => ms).sort((a, b) => a - b);
-  const refused = Object.values(status.rejected).reduce((sum, one) => sum + one, 0);
+  const errors = Object.entries(status.errors);
   const facts = [
     ["Answered", count(total("requests"))],
     ["In flight", count(status.in_flight)],
     ["Waiting", count(total("waiting"))],
     ["Median", recent.length ? milliseconds(quantile(recent, 0.5)) : "–"],
     ["99th percentile", recent.length ? milliseconds(quantile(recent, 0.99)) : "–"],
-    ["Refused", count(refused), Object.entries(status.rejected).map(([why, n]) => `${why.replaceAll("_", " ")}: ${n}`).join(", ")],
+    ["Errors", count(errors.reduce((sum, [, times]) => sum + times, 0)), errors.map(([why, times]) => `${why.replaceAll("_", " ")}: ${times}`).join(", ")],
   ];
   const judged = status.models.map(model => model.shadow).filter(shadow => shadow && shadow.rows);
   if (judged.length) {
