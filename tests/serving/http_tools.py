@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import http.client
+import json
+import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from redline.serving.limits import Limits
@@ -124,3 +129,67 @@ def until_closed(sock: socket.socket) -> bytes:
 def chunk(data: bytes) -> bytes:
     """One piece of a chunked body."""
     return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+INFER = json.dumps({"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}).encode()
+INFER_PATH = "/v2/models/m/infer"
+
+
+@contextmanager
+def slow_server(
+    runner: str, *, seconds: float = 0.05, runs: int = 8, drain_delay_s: float = 0.0, **limits: float
+) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A process that serves the model ``m``, by its port; it is killed if it still lives at the end."""
+    words = [runner, str(seconds), str(runs), str(drain_delay_s), json.dumps(limits)]
+    command = [sys.executable, str(Path(__file__).with_name("slow_server.py")), *words]
+    with process(command) as (line, server):
+        yield int(line.rpartition(":")[2]), server
+
+
+@contextmanager
+def process(command: list[str]) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A process, once it has printed its first line."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as started:
+        try:
+            assert started.stdout is not None
+            yield started.stdout.readline().strip(), started
+        finally:
+            started.kill()
+
+
+def end(server: subprocess.Popen[str]) -> int:
+    """Its exit code after SIGTERM."""
+    server.send_signal(signal.SIGTERM)
+    return server.wait(TIMEOUT_S)
+
+
+def post(port: int, path: str = INFER_PATH, body: bytes = INFER) -> str:
+    """The status of one request, or ``refused`` where there was no connection; anything else is a lost request."""
+    try:
+        client = connect(port)
+    except ConnectionRefusedError:
+        return "refused"
+    with client:
+        send(client, path, body)
+        return read_status(client)
+
+
+def send(client: socket.socket, path: str = INFER_PATH, body: bytes = INFER) -> None:
+    """Send a request whole, on a connection that is for it alone."""
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    client.sendall(head.encode() + body)
+
+
+def read_status(client: socket.socket) -> str:
+    """The status of an answer that is there whole, else what went wrong."""
+    received = b""
+    try:
+        while data := client.recv(65536):
+            received += data
+    except OSError as error:
+        return f"{type(error).__name__} after {len(received)} bytes"
+    head, _, body = received.partition(b"\r\n\r\n")
+    fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+    if not head or len(body) != int(fields.get(b"content-length", b"-1")):
+        return f"cut off: {received!r}"
+    return head.split(b" ")[1].decode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import logging
+import os
 import re
 import sys
 from pathlib import Path
@@ -88,7 +89,10 @@ def serve_command(
         elif not quiet:
             _print(ready)
 
-    serve([*(models or ()), *(repository or ())], options, on_ready=on_ready)
+    if not serve([*(models or ()), *(repository or ())], options, on_ready=on_ready):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # what still runs would hold up an orderly end
     return 0
 
 

@@ -205,7 +205,7 @@ def serve(
                 )
                 on_ready(told)
 
-        return serve_on(
+        done = serve_on(
             runner,
             made.app,
             made.server,
@@ -216,6 +216,9 @@ def serve(
             on_ready=answers,
             stop=stop,
         )
+        if not done:
+            stack.pop_all()  # a model still runs; the end of the process frees it
+        return done
 
 
 _OPEN_WARNING = (

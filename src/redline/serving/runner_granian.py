@@ -9,12 +9,15 @@ needed, so slow bodies hold up nobody else. It has no time limit for bodies; :cl
 
 from __future__ import annotations
 
+import array
 import asyncio
+import fcntl
 import logging
 import os
 import socket
 import stat
 import sys
+import termios
 import threading
 import time
 import uuid
@@ -26,7 +29,7 @@ from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
 from granian.http import HTTP1Settings
 from werkzeug.exceptions import ClientDisconnected
 
-from redline.serving.runners import BACKLOG, App, Listening, Quotas, tcp_info
+from redline.serving.runners import BACKLOG, FRESH_S, App, Listening, Quotas, tcp_info
 
 __all__ = ["GranianFront"]
 
@@ -78,7 +81,8 @@ class GranianFront:
             "1", self._http, None, None, *_TLS_OFF, (None, None),
         )  # fmt: skip
         self._loop = asyncio.new_event_loop()  # what the scheduler takes; nothing runs on it
-        worker.serve_mtr(_new_cbscheduler(self._loop, self._call, impl_asyncio=True), self._loop, self._signal)
+        # Not serve_mtr: it waits to be told that it has stopped, which may have been said a moment before.
+        worker.serve_str(_new_cbscheduler(self._loop, self._call, impl_asyncio=True), self._loop, self._signal)
         self._reaper.start()
 
     def close_connections(self) -> None:
@@ -103,10 +107,21 @@ class GranianFront:
             self._loop.close()
 
     def _stop(self) -> None:
-        until = time.monotonic() + 1.0
-        while self._listening.waiting() and time.monotonic() < until:
-            time.sleep(0.001)
+        until = time.monotonic() + FRESH_S
+        while self._is_connecting() and time.monotonic() < until:
+            time.sleep(0.002)
         self._signal.set()
+
+    def _is_connecting(self) -> bool:
+        """Whether a connection has not been heard yet: granian would close it although its request is on its way."""
+        if self._listening.waiting():
+            return True
+        connections = _connections(self._listening.port)
+        try:
+            return any(_unheard(sock) for sock in connections)
+        finally:
+            for sock in connections:
+                sock.close()
 
     def _call(self, protocol: Any, scope: dict[str, Any]) -> None:
         chunked = "HTTP_TRANSFER_ENCODING" in scope
@@ -248,6 +263,16 @@ class _Reaper:
         finally:
             for sock in connections:
                 sock.close()
+
+
+def _unheard(sock: socket.socket) -> bool:
+    """Whether nothing has come, or something that nobody has read."""
+    info = tcp_info(sock)
+    if info is None:
+        return False
+    unread = array.array("i", [0])
+    fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
+    return not info.received_bytes or bool(unread[0])
 
 
 def _shut(sock: socket.socket) -> None:

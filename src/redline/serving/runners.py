@@ -26,7 +26,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any, Literal, Protocol
 
 from redline.core.errors import InputError
@@ -52,8 +51,12 @@ CONNECTIONS = 1024
 #: How long a new connection that has not said anything yet is listened to after the port was closed.
 FRESH_S = 1.0
 _logger = logging.getLogger("redline.serving")
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_BY_HAND = b"\xff"
+_TELLING = {_BY_HAND, *(bytes([number]) for number in _SIGNALS)}  # a signal writes its number
 _SO_ATTACH_FILTER = 26
-_TCP_INFO_WORDS = struct.Struct("=8B13I")
+#: The beginning of Linux' ``struct tcp_info``: bytes, words, and from 104 on numbers of 64 bits.
+_TCP_INFO = struct.Struct("=8B24I4Q")
 
 
 class Drainable(Protocol):
@@ -122,24 +125,32 @@ class Front(Protocol):
 
 
 class Stop:
-    """Tells a runner to stop, from a signal or from another thread; a pipe, since a signal may come at any moment."""
+    """Tells a runner to stop, from a signal or from another thread.
+
+    A signal may come at any moment and to any thread, also to one that is not Python's, and the handler that Python
+    would run waits for the main thread. So the signal itself writes into a pipe, which the runner waits at.
+    """
 
     def __init__(self) -> None:
         self._reader, self._writer = os.pipe()
         os.set_blocking(self._writer, False)
+        os.set_blocking(self._reader, False)
         self._poll = select.poll()
         self._poll.register(self._reader, select.POLLIN)
 
-    def set(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
+    def set(self) -> None:
         """Tell it once more."""
-        os.write(self._writer, b"x")
+        os.write(self._writer, _BY_HAND)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait until it is told, and forget that; False where the time is over before."""
-        if not self._poll.poll(None if timeout_s is None else timeout_s * 1000):
-            return False
-        os.read(self._reader, 1)
-        return True
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_ms = None if until is None else max(0.0, until - time.monotonic()) * 1000
+            if not self._poll.poll(left_ms):
+                return False
+            if os.read(self._reader, 1) in _TELLING:
+                return True
 
     def close(self) -> None:
         """Free the pipe."""
@@ -152,10 +163,12 @@ class Stop:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self.set) for number in (signal.SIGTERM, signal.SIGINT)}
+        before = {number: signal.signal(number, lambda *_: None) for number in _SIGNALS}
+        woken = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         try:
             yield
         finally:
+            signal.set_wakeup_fd(woken)
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -213,11 +226,17 @@ class Listening:
 
 @dataclass(frozen=True, slots=True)
 class TcpInfo:
-    """What the kernel knows of a connection; of an open port, ``unacked`` is how many wait to be accepted."""
+    """What the kernel knows of a connection.
+
+    Attributes:
+        unacked: Of an open port, how many connections wait to be accepted.
+        last_sent_s: How long ago something was sent, or since when there is the connection.
+        received_bytes: In all.
+    """
 
     unacked: int
     last_sent_s: float
-    last_received_s: float
+    received_bytes: int
 
 
 def tcp_info(sock: socket.socket) -> TcpInfo | None:
@@ -225,10 +244,10 @@ def tcp_info(sock: socket.socket) -> TcpInfo | None:
     if sys.platform != "linux":
         return None
     try:
-        words = _TCP_INFO_WORDS.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_WORDS.size))[8:]
-    except OSError:
+        values = _TCP_INFO.unpack(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
+    except (OSError, struct.error):
         return None
-    return TcpInfo(words[4], words[9] / 1000, words[11] / 1000)
+    return TcpInfo(values[12], values[17] / 1000, values[35])
 
 
 def choose(name: RunnerName) -> Literal["granian", "waitress"]:
