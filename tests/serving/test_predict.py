@@ -265,10 +265,20 @@ def test_a_size_that_only_the_header_claims_is_413(side_px: int) -> None:
     assert caught.value.status == 413
 
 
-def test_the_limit_itself_is_taken() -> None:
-    assert decode_image(bomb(100), most_pixels=10_000).size == (100, 100)
-    with pytest.raises(RequestError):
-        decode_image(bomb(101), most_pixels=10_000)
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_the_limit_itself_is_taken(kind: str) -> None:
+    assert decode_image(picture(kind=kind, size=(100, 100)), most_pixels=10_000).size == (100, 100)
+    with pytest.raises(RequestError) as caught:
+        decode_image(picture(kind=kind, size=(101, 100)), most_pixels=10_000)
+    assert caught.value.status == 413
+
+
+def test_of_several_pictures_in_one_file_the_first_counts() -> None:
+    file = BytesIO()
+    Image.new("RGB", (8, 8), "red").save(file, "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8), "blue")])
+    pixel = decode_image(file.getvalue(), most_pixels=MOST_PIXELS).getpixel((4, 4))
+    assert isinstance(pixel, tuple)
+    assert pixel[0] > 200 > pixel[2]
 
 
 @pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF", "PPM", "ICO", "PDF"])
