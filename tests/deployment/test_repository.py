@@ -100,7 +100,7 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, files: VersionFiles, f
     with pytest.raises(FileNotFoundError):
         add_version(tmp_path / "r", model(), missing)
     assert {str(path.relative_to(tmp_path / "r")) for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
-    assert not list((tmp_path / "r").rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_a_name_that_is_taken_meanwhile(tmp_path: Path, files: VersionFiles, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,28 @@ def test_a_name_that_is_taken_meanwhile(tmp_path: Path, files: VersionFiles, mon
     monkeypatch.setattr(module, "_place", late)
     assert add_version(tmp_path / "r", model(), files).version == 3
     assert ready == ["m", "2"]
-    assert not list((tmp_path / "r").rglob("*.partial"))
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_triton_that_polls_sees_no_half_made_model(
+    tmp_path: Path, files: VersionFiles, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    """Only where the folder beside the repository cannot be used is the scratch within it."""
+    seen, place = [], module._place
+    access = module.os.access
+    monkeypatch.setattr(module.os, "access", lambda path, mode: beside and access(path, mode))
+
+    def look(scratch: Path, target: Path) -> bool:
+        seen.append(sorted(path.name for path in (tmp_path / "r").iterdir()))
+        return place(scratch, target)
+
+    monkeypatch.setattr(module, "_place", look)
+    add_version(tmp_path / "r", model(), files)
+    add_version(tmp_path / "r", model(), files)
+    assert versions_of(tmp_path / "r/m") == [1, 2]
+    assert (seen == [[], ["m"]]) == beside
+    assert not list(tmp_path.rglob("*.partial"))
 
 
 def test_versions_added_at_once_are_all_there(tmp_path: Path, files: VersionFiles) -> None:

@@ -90,7 +90,7 @@ def add_version(repository: Path, model: TritonModel, files: VersionFiles, *, co
         if added:
             return Added(folder=home / "1", version=1)
     notes = _check_home(home, model, comment)
-    with _scratch(home) as scratch:
+    with _scratch(repository, home) as scratch:
         _fill(scratch, files)
         for _ in range(_ATTEMPTS):
             version = (versions_of(home) or [0])[-1] + 1
@@ -100,7 +100,7 @@ def add_version(repository: Path, model: TritonModel, files: VersionFiles, *, co
 
 
 def _add_first(repository: Path, home: Path, model: TritonModel, files: VersionFiles, comment: str) -> bool:
-    with _scratch(repository) as scratch:
+    with _scratch(repository, repository) as scratch:
         (scratch / "1").mkdir()
         _fill(scratch / "1", files)
         if model.labelled:
@@ -142,12 +142,16 @@ def _fill(folder: Path, files: VersionFiles) -> None:
 
 
 @contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder within ``parent`` that goes away unless it was placed; on the same disk, so that placing is a rename.
+def _scratch(repository: Path, otherwise: Path) -> Iterator[Path]:
+    """A folder that goes away unless it was placed; on the same disk, so that placing is a rename.
 
-    Its name begins with a dot, and no model and no version does.
+    It lies beside the repository: within it a Triton that polls takes any folder for a model, and is not ready while
+    that does not load. Where the repository is a disk of its own, or its parent is somebody else's, it lies in
+    ``otherwise``.
     """
-    path = Path(tempfile.mkdtemp(dir=parent, prefix=".", suffix=".partial"))
+    parent = repository.resolve().parent
+    beside = os.access(parent, os.W_OK) and parent.stat().st_dev == repository.stat().st_dev
+    path = Path(tempfile.mkdtemp(dir=parent if beside else otherwise, prefix=".", suffix=".partial"))
     try:
         path.chmod(0o777 & ~_umask())
         yield path
