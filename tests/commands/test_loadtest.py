@@ -38,6 +38,7 @@ def test_two_urls_are_held_against_each_other(tmp_path: Path, capfd: pytest.Capt
     out, err = capfd.readouterr()
     told = json.loads(out)
     assert (code, err, told["failed"]) == (0, "", [])
+    assert told["comparisons"][0]["verdict"] == "more"
     document = read_loadtest(tmp_path)
     assert [point.label for point in document.points] == ["2 users", "20/s"]
     assert [len(point.windows) for point in document.points] == [6, 6]
@@ -142,6 +143,24 @@ def test_an_interruption_keeps_what_was_measured_and_ends_the_servers(tmp_path: 
     assert children
     assert not [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE]
     assert [path.name for path in tmp_path.iterdir()] == ["loadtest.json"]
+
+
+def test_a_kill_leaves_no_server_and_no_generator(tmp_path: Path) -> None:
+    pytest.importorskip("flask")
+    words = ["loadtest", str(conv_model(tmp_path / "m.onnx")), "--users", "1", "-o", str(tmp_path / "out")]
+    process = subprocess.Popen([sys.executable, "-m", "redline", *words, "--rounds", "1000"], stderr=subprocess.DEVNULL)
+    children: list[psutil.Process] = []
+    while len(children) < 2 or children[-1].cpu_times().user < 0.2:  # the server has begun, and asked to end with us
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.02)
+        assert process.returncode is None
+        children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for child in children:
+        with suppress(psutil.Error):
+            child.wait(5)
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
 
 
 def test_two_models_are_served_loaded_and_ended(tmp_path: Path) -> None:

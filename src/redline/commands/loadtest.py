@@ -115,7 +115,7 @@ def loadtest(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=folder, prefix=".", suffix=".partial")))
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="redline-loadtest-")))
         generator = open_generator(tool)
         stack.callback(generator.close)
         _tell(listener, "servers start", 0.0, 0.0)

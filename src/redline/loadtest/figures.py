@@ -173,7 +173,14 @@ class Summary:
         """One JSON value without the raw times."""
         return {
             "targets": [asdict(target) for target in self.targets],
-            "comparisons": [asdict(one) for one in self.comparisons],
+            "comparisons": [
+                {
+                    **asdict(one),
+                    "rps": asdict(one.rps) if one.rps else None,
+                    "verdict": one.rps.verdict if one.rps else None,
+                }
+                for one in self.comparisons
+            ],
             "agreement": asdict(self.document.agreement) if self.document.agreement else None,
             "conclusion": list(self.conclusion),
             "warnings": list(self.warnings),
