@@ -37,6 +37,14 @@ def test_a_candidate_that_is_faster_is_called_so_with_an_interval_that_holds_the
     assert any("89 % against 90 %" in sentence for sentence in summary.conclusion)
 
 
+def test_without_rates_the_fewest_users_that_reach_the_most_are_told() -> None:
+    summary = summarize(document([closed(1, (50,)), closed(2, (97,)), closed(4, (100,))], ("only",)))
+    knee = summary.targets[0].knee
+    assert knee is not None
+    assert knee.users == 2
+    assert "with 2 users it reaches" in summary.conclusion[0]
+
+
 def test_the_same_twice_is_called_noise() -> None:
     summary = summarize(document([closed(4, (100, 100))]))
     assert "noise" in summary.conclusion[0]

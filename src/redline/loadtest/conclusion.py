@@ -65,7 +65,7 @@ def _alone(document: LoadTest, target: TargetSummary) -> str | None:
         told += "" if target.saturated else " (the highest rate that was tried)"
         told += f", p50 {_ms(knee.p50_s)}, p99 {_ms(knee.p99_s)} there"
     else:
-        told = f"{name} answers {best.rps:.4g} requests/s at most; {knee.label} reach {knee.rps:.4g} of them"
+        told = f"{name} answers {best.rps:.4g} requests/s at most; with {knee.label} it reaches {knee.rps:.4g}"
         told += f", p50 {_ms(knee.p50_s)}, p99 {_ms(knee.p99_s)}"
     if document.slo_ms is not None:
         within = f"99 % within {document.slo_ms:g} ms"
