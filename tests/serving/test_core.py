@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.serving.fakes import Shelf, affine, serve
+from tests.serving.fakes import Shelf, affine, picture, serve
 
 from redline.core.errors import ArtifactError, InputError
 from redline.core.tensor import Array, Signature, TensorSpec
@@ -153,6 +153,28 @@ def test_binary_tensors_come_back_behind_the_json(server: Server) -> None:
     length = int(reply.headers["Inference-Header-Content-Length"])
     assert json.loads(reply.body[:length])["outputs"][0]["parameters"] == {"binary_data_size": 16}
     assert np.frombuffer(reply.body[length:], np.float32).tolist() == [1, 3, 5, 7]
+
+
+@pytest.mark.parametrize(
+    ("shape", "elements"),
+    [
+        ([2], [picture()]),
+        ([1], [picture(), picture()]),
+        ([0], []),
+        ([1, 1, 1], [picture()]),
+        ([1 << 62, 2], [picture()]),
+        (["1"], [picture()]),
+        (None, [picture()]),
+        ([1], [b""]),
+    ],
+)
+def test_images_as_bytes_that_do_not_add_up_are_400(server: Server, shape: Any, elements: list[bytes]) -> None:
+    packed = b"".join(len(one).to_bytes(4, "little") + one for one in elements)
+    one = {"name": "image", "datatype": "BYTES", "shape": shape, "parameters": {"binary_data_size": len(packed)}}
+    header = json.dumps({"inputs": [one]}).encode()
+    for body in (header + packed, header + packed[:-1], header + packed + b"\xff\xff\xff\xff"):
+        reply = post(server, "/v2/models/colours/infer", body, inference_header_content_length=str(len(header)))
+        assert (reply.status, bool(error_of(reply))) == (400, True)
 
 
 @pytest.mark.parametrize(

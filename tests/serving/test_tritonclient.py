@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from tests.serving.fakes import CLASSES, SIDE_PX, serve
+from tests.serving.fakes import CLASSES, SIDE_PX, picture, serve
 from tests.serving.http_tools import RUNNERS, running
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
@@ -122,6 +122,21 @@ def test_classes(client: Any) -> None:
         told = [[one.decode() if isinstance(one, bytes) else one for one in row] for row in rows]
         assert rows.shape == (2, 2)
         assert [row[0].split(":")[1:] for row in told] == [["2", CLASSES[2]], ["0", CLASSES[0]]]
+
+
+def test_encoded_images_as_bytes(client: Any) -> None:
+    files = np.array([picture("green"), picture("red", kind="JPEG")], object)
+    wanted = triton.InferRequestedOutput("scores", class_count=1)
+    for shape in ([2], [2, 1]):
+        result = client.infer("colours", [given("image", files.reshape(shape))], outputs=[wanted], request_id="a")
+        assert [row[0].split(b":")[2] for row in result.as_numpy("scores")] == [b"green", b"red"]
+        assert result.get_response()["id"] == "a"
+    broken = np.array([picture()[:50]], object)
+    assert "broken or cut off" in refused(client, "400", "colours", [given("image", broken)])
+    assert "data-type is 'BYTES'" in refused(client, "400", "affine", [given("x", files)])
+    assert "data-type is 'BYTES'" in refused(
+        client, "400", "colours", [given("image", np.array(["text"], object), binary=False)]
+    )
 
 
 def test_many_at_once(client: Any) -> None:

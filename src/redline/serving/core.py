@@ -12,6 +12,7 @@ from typing import Literal
 
 from redline.core.errors import RequestError
 from redline.serving.answers import Call, Reply, empty_reply, error_reply, json_reply, refusal, request_id_of
+from redline.serving.image_inputs import ImageInputs
 from redline.serving.inference import Inference
 from redline.serving.limits import Limits
 from redline.serving.metrics import Metrics
@@ -76,7 +77,9 @@ class Server:
         self._errors: Counter[str] = Counter()
         self._began_s = time.monotonic()
         inference = Inference(models, limits=self.limits, metrics=self.metrics, shadows=self.shadows)
-        v2, predict = V2(models, inference, self.limits), Predict(models, inference, self.limits)
+        images = ImageInputs(self.limits)
+        v2 = V2(models, inference, images, self.limits)
+        predict = Predict(models, inference, images, self.limits)
         self._files = {name: (_PAGE / name).read_bytes() for name in _TYPES}
         self._handlers: dict[Name, Handler] = {
             "infer": lambda call, at: v2.infer(call, at.model, at.version),

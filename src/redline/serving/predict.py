@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from redline.core.errors import RequestError, SignatureError
-from redline.core.preprocess import Preprocess
-from redline.core.tensor import Array, TensorSpec
-from redline.data.images import prepare
+from redline.core.errors import RequestError
+from redline.core.tensor import Array
 from redline.serving import protocol
 from redline.serving.answers import Call, Reply, json_reply
 from redline.serving.datatypes import datatype_of
-from redline.serving.images import CONTENT_TYPES, decode_image, looks_like_image
+from redline.serving.image_inputs import ImageInputs
+from redline.serving.images import CONTENT_TYPES, looks_like_image
 from redline.serving.inference import Asked, Inference, Spent, limits_of
 from redline.serving.limits import Limits
 from redline.serving.models import Models
@@ -26,18 +23,16 @@ from redline.verification.guesses import guesses_of
 
 MOST_TOP = 1000
 _TOP = 5
-# Decoded images are large: no more are held at once than there are cores to decode them.
-_DECODERS = max(2, os.cpu_count() or 2)
 
 
 class Predict:
     """Answers ``POST /predict``."""
 
-    def __init__(self, models: Models, inference: Inference, limits: Limits) -> None:
+    def __init__(self, models: Models, inference: Inference, images: ImageInputs, limits: Limits) -> None:
         self._models = models
         self._inference = inference
+        self._images = images
         self._limits = limits
-        self._gate = threading.BoundedSemaphore(_DECODERS)
 
     def predict(self, call: Call, model: str) -> Reply:
         """Run a model, the only one where none is named, on what the body holds."""
@@ -60,9 +55,10 @@ class Predict:
             # Only what sends forms needs the parser of forms.
             from redline.serving.multipart import files_of
 
-            inputs, rows = self._images(served, files_of(body, content_type, most_files=limits.batch_rows))
+            files = files_of(body, content_type, most_files=limits.batch_rows)
+            inputs, rows = self._images.batch_of(served, files), len(files)
         elif kind in CONTENT_TYPES or (kind in ("", "application/octet-stream") and looks_like_image(body)):
-            inputs, rows = self._images(served, [body])
+            inputs, rows = self._images.batch_of(served, [body]), 1
         else:
             raise RequestError(
                 f"got the Content-Type '{kind[:64] or 'none'}', expected {', '.join(CONTENT_TYPES)}, "
@@ -75,39 +71,9 @@ class Predict:
             encode=lambda outputs, spent: _encode(served, outputs, spent, rows=rows, top=top),
         )
 
-    def _images(self, served: Version, files: Sequence[bytes]) -> tuple[dict[str, Array], int]:
-        """The input of a batch of images, and how many there are."""
-        preprocess, signature = served.loaded.preprocess, served.loaded.signature
-        if preprocess is None or len(signature.inputs) != 1 or signature.inputs[0].numpy_dtype.kind != "f":
-            raise RequestError(
-                f"model '{served.name}' does not say how an image becomes its input, so it takes none; send tensors as "
-                "application/json"
-            )
-        spec = signature.inputs[0]
-        wanted = signature.fixed_batch or len(files)
-        if len(files) > wanted:
-            raise RequestError(f"model '{served.name}' takes at most {wanted} images at once, got {len(files)}")
-        batch = [self._image(file, preprocess, spec) for file in files]
-        # A batch that is fixed in the file is filled up, and what comes of the filling is cut off again.
-        batch += [batch[-1]] * (wanted - len(batch))
-        inputs = {spec.name: batch[0][None] if len(batch) == 1 else np.stack(batch)}
-        try:
-            signature.check(inputs)
-        except SignatureError as error:
-            raise RequestError(str(error)) from error
-        return inputs, len(files)
-
-    def _image(self, file: bytes, preprocess: Preprocess, spec: TensorSpec) -> Array:
-        if not self._gate.acquire(timeout=self._limits.deadline_s):
-            raise RequestError("the server is busy decoding images", status=503, retry_after_s=1)
-        try:
-            image = decode_image(file, most_pixels=self._limits.image_pixels)
-            return prepare(image, preprocess).astype(spec.numpy_dtype, copy=False)
-        finally:
-            self._gate.release()
-
 
 def _encode(served: Version, outputs: Mapping[str, Array], spent: Spent, *, rows: int, top: int) -> Reply:
+    # What comes of filling up a batch that is fixed in the file is cut off again.
     begun = time.perf_counter()
     outputs = {name: array[:rows] if array.ndim else array for name, array in outputs.items()}
     answer = {"model": served.name, "version": served.number, **_said(outputs, served.loaded.class_names, top)}

@@ -13,6 +13,7 @@ from redline.core.errors import RedlineError, RequestError
 from redline.core.tensor import Array
 from redline.serving import protocol
 from redline.serving.answers import Call, Reply, empty_reply, json_reply
+from redline.serving.image_inputs import ImageInputs
 from redline.serving.inference import Asked, Inference, Spent, limits_of
 from redline.serving.limits import Limits
 from redline.serving.models import Models
@@ -25,9 +26,10 @@ _log = logging.getLogger(__name__)
 class V2:
     """Answers what the protocol defines, less health and who may ask."""
 
-    def __init__(self, models: Models, inference: Inference, limits: Limits) -> None:
+    def __init__(self, models: Models, inference: Inference, images: ImageInputs, limits: Limits) -> None:
         self._models = models
         self._inference = inference
+        self._images = images
         self._limits = limits
 
     def server(self) -> Reply:
@@ -109,6 +111,7 @@ class V2:
         limits = limits_of(served, self._limits)
         body = protocol.inflate(call.body, call.headers.get("content-encoding"), limits)
         header_length = protocol.header_length_of(call.headers.get("inference-header-content-length"), len(body))
+        body, header_length = self._images.replaced(served, body, header_length)
         request = protocol.parse_infer(body, header_length, served.loaded.signature, limits, model=served.name)
 
         def encode(outputs: Mapping[str, Array], _: Spent) -> Reply:
