@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from redline.commands.doctor import doctor as doctor
     from redline.commands.export import export as export
     from redline.commands.export_triton import export_triton as export_triton
+    from redline.commands.loadtest import loadtest as loadtest
     from redline.commands.models import models as models
     from redline.commands.optimize import optimize as optimize
     from redline.commands.quantize import quantize as quantize
@@ -42,6 +43,7 @@ _PUBLIC = {
     "doctor": "redline.commands.doctor",
     "export": "redline.commands.export",
     "export_triton": "redline.commands.export_triton",
+    "loadtest": "redline.commands.loadtest",
     "models": "redline.commands.models",
     "optimize": "redline.commands.optimize",
     "quantize": "redline.commands.quantize",
@@ -59,6 +61,7 @@ __all__ = [
     "doctor",
     "export",
     "export_triton",
+    "loadtest",
     "models",
     "optimize",
     "quantize",

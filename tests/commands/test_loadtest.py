@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tests.loadtest.servers import Behaviour, server
+from tests.loadtesting.servers import Behaviour, server
 from tests.onnx_models import conv_model
 
 from redline.cli import main
 from redline.commands.loadtest import loadtest
 from redline.core.errors import InputError
-from redline.loadtest.results import read_loadtest
-from redline.loadtest.summary import summarize
+from redline.loadtesting.results import read_loadtest
+from redline.loadtesting.summary import summarize
 
 SHORT = ("--seconds", "0.25", "--rounds", "3", "--quiet")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from redline.loadtest.results import LoadTest
-from redline.loadtest.summary import Summary, summarize
+from redline.loadtesting.results import LoadTest
+from redline.loadtesting.summary import Summary, summarize
 
 Document = dict[str, Any]
 RATES = (10.0, 20.0, 30.0, 40.0, 60.0, 80.0, 120.0)

@@ -16,7 +16,7 @@ pytest.importorskip("vl_convert")
 from tests.reporting.browser import CHROMIUM, chromium, on_a_phone
 from tests.reporting.loadtest_documents import FP32, INT8, Document, Server, changed, summary_of, usual
 
-from redline.loadtest.summary import Summary
+from redline.loadtesting.summary import Summary
 from redline.reporting.loadtest_html import loadtest_page, write_loadtest_html
 
 HOSTILE = "</script><img src=x onerror=\"document.documentElement.dataset.hacked='1'\"><script>alert(1)</script>"

@@ -13,7 +13,7 @@ from tests.reporting.loadtest_documents import FP32, INT8, Document, Server, cha
 import redline
 from redline.cli import main
 from redline.core.errors import ArtifactError, InputError
-from redline.loadtest.summary import Summary
+from redline.loadtesting.summary import Summary
 from redline.reporting.loadtest_markdown import loadtest_markdown
 from redline.reporting.loadtest_terminal import loadtest_table
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from redline.cli.common import JsonFlag, QuietFlag, console, parse_sizes, print_json, progress
 
 if TYPE_CHECKING:
-    from redline.loadtest.summary import Summary
+    from redline.loadtesting.summary import Summary
 
 
 def loadtest_command(
@@ -59,7 +59,7 @@ def loadtest_command(
     Example: `redline loadtest fp32.onnx int8.onnx --slo-ms 100 -o out/load`
     """
     from redline.commands.loadtest import loadtest
-    from redline.loadtest.gates import failed_gates, parse_gate
+    from redline.loadtesting.gates import failed_gates, parse_gate
 
     gates = [parse_gate(text) for text in fail_if or ()]
     with progress(quiet=quiet or as_json) as bar:

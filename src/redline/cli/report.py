@@ -11,7 +11,7 @@ from redline.cli.common import JsonFlag, console, print_json
 
 if TYPE_CHECKING:
     from redline.grid.rows import GridStudy
-    from redline.loadtest.summary import Summary
+    from redline.loadtesting.summary import Summary
     from redline.measurement.summary import Study
 
 
@@ -31,7 +31,7 @@ def report_command(
     """
     from redline.commands.report import report
     from redline.grid.rows import GridStudy
-    from redline.loadtest.summary import Summary
+    from redline.loadtesting.summary import Summary
 
     study = report(run, out)
     if as_json:
@@ -50,7 +50,7 @@ def report_command(
 
 def _as_json(study: Study | GridStudy | Summary) -> dict[str, Any]:
     from redline.grid.rows import GridStudy
-    from redline.loadtest.summary import Summary
+    from redline.loadtesting.summary import Summary
     from redline.reporting.grid_table import for_machines
     from redline.reporting.table import values_of
 

@@ -18,13 +18,13 @@ from redline.core.errors import InputError, MissingDependencyError, RedlineError
 from redline.core.preprocess import Preprocess
 from redline.core.samples import Samples
 from redline.formats.onnx_file import read_onnx
-from redline.loadtest.agreement import agree
-from redline.loadtest.bodies import describe, find_samples, make_parcel
-from redline.loadtest.generators import open_generator
-from redline.loadtest.job import Parcel
-from redline.loadtest.measure import Measurement, Windows
-from redline.loadtest.plan import LOOK_SHARES, Load, Turn, expected_s, given_loads, look_rates, look_users, turns
-from redline.loadtest.results import (
+from redline.loadtesting.agreement import agree
+from redline.loadtesting.bodies import describe, find_samples, make_parcel
+from redline.loadtesting.generators import open_generator
+from redline.loadtesting.job import Parcel
+from redline.loadtesting.measure import Measurement, Windows
+from redline.loadtesting.plan import LOOK_SHARES, Load, Turn, expected_s, given_loads, look_rates, look_users, turns
+from redline.loadtesting.results import (
     FILE_NAME,
     Agreement,
     Arrivals,
@@ -33,8 +33,8 @@ from redline.loadtest.results import (
     Tool,
     write_loadtest,
 )
-from redline.loadtest.summary import Summary, summarize
-from redline.loadtest.targets import Command, Server, Spot, open_servers, parse_spots
+from redline.loadtesting.summary import Summary, summarize
+from redline.loadtesting.targets import Command, Server, Spot, open_servers, parse_spots
 from redline.measurement.environment import fingerprint, noise_check
 
 __all__ = ["Summary", "loadtest"]

@@ -9,9 +9,9 @@ from pathlib import Path
 from redline.core.errors import ArtifactError, InputError
 from redline.grid.join import join_grids
 from redline.grid.rows import GridStudy, is_grid, summarize_grid
-from redline.loadtest.results import FILE_NAME, read_loadtest
-from redline.loadtest.summary import Summary
-from redline.loadtest.summary import summarize as load_summary
+from redline.loadtesting.results import FILE_NAME, read_loadtest
+from redline.loadtesting.summary import Summary
+from redline.loadtesting.summary import summarize as load_summary
 from redline.measurement.results import Record, read_records
 from redline.measurement.summary import Study, summarize
 

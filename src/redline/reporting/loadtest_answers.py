@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redline.loadtest.summary import Comparison, PointRatio, PointSummary, Ratio, Summary, TargetSummary
+from redline.loadtesting.summary import Comparison, PointRatio, PointSummary, Ratio, Summary, TargetSummary
 from redline.reporting import formats
 from redline.reporting.page import Fact
 

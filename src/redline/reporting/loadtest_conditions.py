@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from redline.loadtest.results import LoadTest, Target
-from redline.loadtest.summary import Summary
+from redline.loadtesting.results import LoadTest, Target
+from redline.loadtesting.summary import Summary
 from redline.reporting import formats
 from redline.reporting.conditions import Group, known, machine, versions
 from redline.reporting.loadtest_table import MODES, loads, modes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.core.files import write_whole
-from redline.loadtest.summary import PointSummary, Summary
+from redline.loadtesting.summary import PointSummary, Summary
 from redline.reporting.grid_answers import sentence
 from redline.reporting.loadtest_answers import (
     bound_by_load,

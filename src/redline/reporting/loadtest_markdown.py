@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from redline.core.files import write_whole
-from redline.loadtest.summary import Summary
+from redline.loadtesting.summary import Summary
 from redline.reporting import formats
 from redline.reporting.grid_answers import sentence
 from redline.reporting.loadtest_answers import claim, facts, load_of, name_of, signed, usual_point

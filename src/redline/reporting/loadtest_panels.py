@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from redline.loadtest.summary import PointSummary, Split, Summary
+from redline.loadtesting.summary import PointSummary, Split, Summary
 from redline.reporting import formats
 from redline.reporting.loadtest_answers import at_point, load_of, small_ms
 from redline.reporting.loadtest_plots import colour_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from redline.loadtest.summary import PointSummary, Summary
+from redline.loadtesting.summary import PointSummary, Summary
 from redline.reporting import formats
 from redline.reporting.loadtest_answers import at_point
 from redline.reporting.loadtest_table import loads, mode_of, statuses_text

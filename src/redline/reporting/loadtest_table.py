@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redline.loadtest.summary import Comparison, PointRatio, PointSummary, Summary
+from redline.loadtesting.summary import Comparison, PointRatio, PointSummary, Summary
 from redline.reporting import formats
 from redline.reporting.loadtest_answers import at_point, interval_text, p99, p999, ratio_at, ratio_text, small_ms
 

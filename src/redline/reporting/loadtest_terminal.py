@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from redline.loadtest.summary import Summary
+from redline.loadtesting.summary import Summary
 from redline.reporting import formats
 from redline.reporting.loadtest_table import Line, lines, modes, outcomes, statuses_text
 

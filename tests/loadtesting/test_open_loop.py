@@ -6,11 +6,11 @@ import socket
 from pathlib import Path
 
 import pytest
-from tests.loadtest.servers import Behaviour, server
+from tests.loadtesting.servers import Behaviour, server
 
-from redline.loadtest.arrivals import schedule
-from redline.loadtest.job import Job, Outcome, Parcel
-from redline.loadtest.open_loop import run_job
+from redline.loadtesting.arrivals import schedule
+from redline.loadtesting.job import Job, Outcome, Parcel
+from redline.loadtesting.open_loop import run_job
 
 BODIES = (b"first", b"second" * 50_000)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.core.errors import InputError
-from redline.loadtest.results import Arrivals, Point, Tool
+from redline.loadtesting.results import Arrivals, Point, Tool
 
 #: Users of the closed loops that look for how much a target can do.
 LOOK_USERS = (1, 2, 4, 8)

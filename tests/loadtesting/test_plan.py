@@ -6,9 +6,9 @@ from itertools import pairwise
 import pytest
 
 from redline.core.errors import InputError
-from redline.loadtest.arrivals import schedule
-from redline.loadtest.measure import Windows
-from redline.loadtest.plan import Load, Turn, given_loads, look_rates, turns
+from redline.loadtesting.arrivals import schedule
+from redline.loadtesting.measure import Windows
+from redline.loadtesting.plan import Load, Turn, given_loads, look_rates, turns
 
 
 def test_poisson_arrivals_have_exponential_gaps_and_a_fixed_number() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 from redline.core.errors import DataError, WorkerError
 from redline.core.samples import Samples
 from redline.core.tensor import Array
-from redline.loadtest.bodies import renamed
-from redline.loadtest.results import Agreement
-from redline.loadtest.targets import Server
+from redline.loadtesting.bodies import renamed
+from redline.loadtesting.results import Agreement
+from redline.loadtesting.targets import Server
 from redline.verification.accuracy import score, top1_of
 from redline.verification.measures import errors_between
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redline.loadtest.figures import Comparison, PointSummary, TargetSummary
-from redline.loadtest.results import LoadTest
+from redline.loadtesting.figures import Comparison, PointSummary, TargetSummary
+from redline.loadtesting.results import LoadTest
 from redline.verification.accuracy import percent
 
 _BUSY_CLIENT = 0.9

@@ -1,6 +1,6 @@
 """Our own generator of load, in a process of its own: open loop (a schedule) or closed loop (users).
 
-``python -m redline.loadtest.open_loop`` reads one :class:`Job` a line and answers each with one outcome a line.
+``python -m redline.loadtesting.open_loop`` reads one :class:`Job` a line and answers each with one outcome a line.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from redline.core.processes import end_with_parent
-from redline.loadtest.http_client import BrokenReplyError, Connection
-from redline.loadtest.job import Job, Outcome, Parcel, Sent, closed_outcome, open_outcome
-from redline.loadtest.usage import cpu_s, rss_bytes
+from redline.loadtesting.http_client import BrokenReplyError, Connection
+from redline.loadtesting.job import Job, Outcome, Parcel, Sent, closed_outcome, open_outcome
+from redline.loadtesting.usage import cpu_s, rss_bytes
 
 _IN = select.EPOLLIN | select.EPOLLRDHUP
 _OUT = select.EPOLLOUT

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.core.errors import InputError
-from redline.loadtest.figures import Comparison, PointSummary, Summary, TargetSummary
+from redline.loadtesting.figures import Comparison, PointSummary, Summary, TargetSummary
 
 _OPERATORS: Mapping[str, Callable[[float, float], bool]] = {
     ">": operator.gt,

@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from redline.core.errors import InputError
-from redline.loadtest.arrivals import schedule
-from redline.loadtest.generators import Generator
-from redline.loadtest.job import Job, Outcome
-from redline.loadtest.plan import Load, Turn
-from redline.loadtest.results import Point, ServerSplit, Window
-from redline.loadtest.targets import Server
+from redline.loadtesting.arrivals import schedule
+from redline.loadtesting.generators import Generator
+from redline.loadtesting.job import Job, Outcome
+from redline.loadtesting.plan import Load, Turn
+from redline.loadtesting.results import Point, ServerSplit, Window
+from redline.loadtesting.targets import Server
 
 #: A window that is to have so many requests is ended after this time, however few it has then.
 LONGEST_S = 600.0

@@ -18,10 +18,10 @@ from redline.data.images import infer_preprocess
 from redline.data.labels import LABELS_FILE, read_table
 from redline.data.sources import load_asset, load_samples
 from redline.data.synthetic import synthetic_samples
-from redline.loadtest.job import Parcel
-from redline.loadtest.results import Body, BodyKind
-from redline.loadtest.targets import Server
-from redline.loadtest.v2_client import binary_body, json_body
+from redline.loadtesting.job import Parcel
+from redline.loadtesting.results import Body, BodyKind
+from redline.loadtesting.targets import Server
+from redline.loadtesting.v2_client import binary_body, json_body
 
 #: Images that a client sends when no folder is given.
 SHIPPED = Path(redline.data.__file__).parent / "assets" / "photos"

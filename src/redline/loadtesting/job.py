@@ -85,7 +85,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What came of it; the fields are those of :class:`redline.loadtest.results.Window`."""
+    """What came of it; the fields are those of :class:`redline.loadtesting.results.Window`."""
 
     seconds: float
     elapsed_s: float

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from redline.core.errors import WorkerError
-from redline.loadtest.job import Job, Outcome, Parcel
+from redline.loadtesting.job import Job, Outcome, Parcel
 
 NOTE = "ab sends one body over and over, rounds times to whole milliseconds and counts from the actual sending"
 _MOST_REQUESTS = 1_000_000

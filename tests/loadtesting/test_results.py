@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.loadtest.documents import AGREEMENT, closed, document, opened
+from tests.loadtesting.documents import AGREEMENT, closed, document, opened
 
 from redline.core.errors import ArtifactError
-from redline.loadtest.results import LoadTest, read_loadtest, write_loadtest
+from redline.loadtesting.results import LoadTest, read_loadtest, write_loadtest
 
 
 def test_a_document_is_read_back_as_it_was(tmp_path: Path) -> None:

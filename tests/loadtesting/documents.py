@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redline.loadtest.results import Agreement, Body, LoadTest, Point, ServerSplit, Target, Window
+from redline.loadtesting.results import Agreement, Body, LoadTest, Point, ServerSplit, Target, Window
 from redline.measurement.environment import fingerprint
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from redline.core.errors import InputError, WorkerError
 from redline.core.tensor import Array, Signature, TensorSpec
-from redline.loadtest.results import ServerSplit
+from redline.loadtesting.results import ServerSplit
 
 DATATYPES: Mapping[str, str] = {
     "BOOL": "bool",

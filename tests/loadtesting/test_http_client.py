@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from redline.loadtest.http_client import BrokenReplyError, Reply
+from redline.loadtesting.http_client import BrokenReplyError, Reply
 
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 201 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nabc\r\nA\r\n0123456789\r\n0\r\n\r\n"

@@ -1,6 +1,6 @@
 """locust as the generator of a closed loop, in a process of its own, which it patches.
 
-``python -m redline.loadtest.locust_run RESULT.json`` reads one :class:`Job` and writes its outcome. locust's own
+``python -m redline.loadtesting.locust_run RESULT.json`` reads one :class:`Job` and writes its outcome. locust's own
 percentiles are of buckets, so exact times are taken from its request event.
 """
 
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from redline.core.processes import end_with_parent
-from redline.loadtest.job import Job, Outcome, Parcel, Sent, closed_outcome
-from redline.loadtest.usage import cpu_s, rss_bytes
+from redline.loadtesting.job import Job, Outcome, Parcel, Sent, closed_outcome
+from redline.loadtesting.usage import cpu_s, rss_bytes
 
 _LOOK_S = 0.02
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.loadtest.documents import AGREEMENT, closed, document, opened, split, window
+from tests.loadtesting.documents import AGREEMENT, closed, document, opened, split, window
 
-from redline.loadtest.ratios import ratio_of_rounds
-from redline.loadtest.results import Point
-from redline.loadtest.summary import summarize
+from redline.loadtesting.ratios import ratio_of_rounds
+from redline.loadtesting.results import Point
+from redline.loadtesting.summary import summarize
 
 
 def test_percentiles_are_those_of_all_rounds_together() -> None:

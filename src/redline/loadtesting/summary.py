@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from redline.loadtest.conclusion import conclude, warn
-from redline.loadtest.figures import Comparison, PointRatio, PointSummary, Split, Summary, TargetSummary
-from redline.loadtest.ratios import Ratio, ratio_of_rounds
-from redline.loadtest.results import LoadTest, Point, Window
+from redline.loadtesting.conclusion import conclude, warn
+from redline.loadtesting.figures import Comparison, PointRatio, PointSummary, Split, Summary, TargetSummary
+from redline.loadtesting.ratios import Ratio, ratio_of_rounds
+from redline.loadtesting.results import LoadTest, Point, Window
 
 __all__ = [
     "Comparison",

@@ -19,9 +19,9 @@ import psutil
 
 from redline.core.errors import InputError
 from redline.core.tensor import Signature
-from redline.loadtest.results import ServerSplit, Target
-from redline.loadtest.v2_client import Address, V2Client, model_path, parse_url
-from redline.loadtest.watch import ProcessTree, listening_pid
+from redline.loadtesting.results import ServerSplit, Target
+from redline.loadtesting.v2_client import Address, V2Client, model_path, parse_url
+from redline.loadtesting.watch import ProcessTree, listening_pid
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _READY_S = 120.0

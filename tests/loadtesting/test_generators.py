@@ -7,13 +7,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.loadtest.servers import Behaviour, server
+from tests.loadtesting.servers import Behaviour, server
 
 from redline.core.errors import InputError, WorkerError
-from redline.loadtest import ab_run
-from redline.loadtest.ab_run import command_line, parse_report, parse_times
-from redline.loadtest.generators import OwnGenerator, open_generator
-from redline.loadtest.job import Job, Parcel
+from redline.loadtesting import ab_run
+from redline.loadtesting.ab_run import command_line, parse_report, parse_times
+from redline.loadtesting.generators import OwnGenerator, open_generator
+from redline.loadtesting.job import Job, Parcel
 
 # What ab 2.4.71 printed of a server that answered every tenth request with 503.
 AB_REPORT = """This is ApacheBench, Version 2.3 <$Revision$>

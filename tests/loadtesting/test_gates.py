@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.loadtest.documents import AGREEMENT, closed, document, opened
+from tests.loadtesting.documents import AGREEMENT, closed, document, opened
 
 from redline.core.errors import InputError
-from redline.loadtest.gates import NAMES, Subject, failed_gates, parse_gate
-from redline.loadtest.summary import summarize
+from redline.loadtesting.gates import NAMES, Subject, failed_gates, parse_gate
+from redline.loadtesting.summary import summarize
 
 SUMMARY = summarize(
     document(

@@ -11,24 +11,24 @@ from pathlib import Path
 import numpy as np
 import psutil
 import pytest
-from tests.loadtest.servers import Behaviour, server
+from tests.loadtesting.servers import Behaviour, server
 
 from redline.core.errors import DataError, InputError, WorkerError
 from redline.core.preprocess import Preprocess
 from redline.core.samples import Samples
 from redline.core.tensor import Signature, TensorSpec
-from redline.loadtest.agreement import agree
-from redline.loadtest.bodies import describe, find_samples, make_parcel, renamed
-from redline.loadtest.targets import Server, Spot, open_servers, parse_spots, started
-from redline.loadtest.v2_client import V2Client, json_body, parse_url
-from redline.loadtest.watch import ProcessTree, listening_pid
+from redline.loadtesting.agreement import agree
+from redline.loadtesting.bodies import describe, find_samples, make_parcel, renamed
+from redline.loadtesting.targets import Server, Spot, open_servers, parse_spots, started
+from redline.loadtesting.v2_client import V2Client, json_body, parse_url
+from redline.loadtesting.watch import ProcessTree, listening_pid
 
 IMAGES = Signature((TensorSpec("image", ("batch", 3, 32, 32), "float32"),), (TensorSpec("y", ("batch", 4), "float32"),))
 #: A server in a process of its own, which says its pid in a file and starts a child.
 CODE = """
 import sys, os, subprocess, pathlib
 sys.path.insert(0, {root!r})
-from tests.loadtest.servers import Quiet, Handler, Behaviour
+from tests.loadtesting.servers import Quiet, Handler, Behaviour
 import threading, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
 pathlib.Path({pids!r}).write_text(f"{{os.getpid()}} {{child.pid}}")

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from redline.loadtest.ratios import Ratio
-from redline.loadtest.results import Arrivals, LoadTest, Mode, Target
+from redline.loadtesting.ratios import Ratio
+from redline.loadtesting.results import Arrivals, LoadTest, Mode, Target
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Protocol
 
 from redline.core.errors import InputError, MissingDependencyError, WorkerError
-from redline.loadtest.ab_run import run_ab
-from redline.loadtest.job import Job, Outcome
-from redline.loadtest.results import Tool
+from redline.loadtesting.ab_run import run_ab
+from redline.loadtesting.job import Job, Outcome
+from redline.loadtesting.results import Tool
 
 _MORE_S = 60.0
-_OWN = "redline.loadtest.open_loop"
-_LOCUST = "redline.loadtest.locust_run"
+_OWN = "redline.loadtesting.open_loop"
+_LOCUST = "redline.loadtesting.locust_run"
 
 
 class Generator(Protocol):
