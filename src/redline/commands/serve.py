@@ -7,6 +7,7 @@ import ipaddress
 import logging
 import os
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -233,6 +234,8 @@ def make_server(models: str | Path | Sequence[str | Path], options: ServeOptions
     given = [models] if isinstance(models, str | Path) else list(models)
     if not given:
         raise InputError("got no model; name one, as: redline serve model.onnx")
+    # Pillow warns of what a stranger's file has in its margins, in words from that file, and Python keeps each of them.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     with _extra(), ExitStack() as stack:
         from redline.commands.serve_models import make_opener, sources_of
         from redline.serving.app import create_app

@@ -158,7 +158,10 @@ function showFacts() {
     ["In flight", count(status.in_flight)],
     ["Waiting", count(total("waiting"))],
     ["Median", recent.length ? milliseconds(quantile(recent, 0.5)) : "–"],
-    ["99th percentile", recent.length ? milliseconds(quantile(recent, 0.99)) : "–"],
+    // Of fewer than a hundred answers one cannot say.
+    recent.length < 100
+      ? ["Slowest", recent.length ? milliseconds(Math.max(...recent)) : "–"]
+      : ["99th percentile", milliseconds(quantile(recent, 0.99))],
     ["Errors", count(errors.reduce((sum, [, times]) => sum + times, 0)), errors.map(([why, times]) => `${why.replaceAll("_", " ")}: ${times}`).join(", ")],
   ];
   const judged = status.models.map(model => model.shadow).filter(shadow => shadow && shadow.rows);
