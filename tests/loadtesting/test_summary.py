@@ -50,6 +50,13 @@ def test_the_same_twice_is_called_noise() -> None:
     assert "noise" in summary.conclusion[0]
 
 
+def test_two_that_answer_all_they_are_offered_are_not_judged_by_their_rates() -> None:
+    summary = summarize(document([opened(rate, (200.0, 400.0)) for rate in (20.0, 40.0)]))
+    assert summary.conclusion[0].startswith("fp32 and int8 answered all that they were offered")
+    assert not any("noise" in sentence for sentence in summary.conclusion)
+    assert "At 40/s the p99 of int8 is 0.50x" in summary.conclusion[1]
+
+
 def test_a_slower_candidate_is_called_slower() -> None:
     assert summarize(document([closed(4, (100, 60))])).conclusion[0].startswith("int8 is slower")
 

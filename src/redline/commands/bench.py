@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 import subprocess
-import sys
 import tempfile
 import uuid
 from collections import deque
@@ -27,6 +24,7 @@ from redline.commands.bench_workshop import ModelAt, Models, Workshop, describe_
 from redline.commands.ceilings import measure_cpu, measure_gpu
 from redline.commands.ways import reason_against
 from redline.core.errors import BusyError, InputError, WorkerError
+from redline.core.processes import command_line
 from redline.data.images import SUFFIXES
 from redline.grid.cells import Cell, Group, Size, baseline_of, expected_s, group_cells, plan_cells
 from redline.grid.config import GridConfig
@@ -252,7 +250,7 @@ class _Bench:
             "purpose": "bench",
             "run_id": uuid.uuid4().hex,
             "redline": __version__,
-            "command": _command(),
+            "command": command_line("redline.bench(…)"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "name": self._config.name or ", ".join(self._config.models),
             "cells": cells,
@@ -330,8 +328,3 @@ def _commit() -> str | None:
         check=False,
     )
     return told.stdout.strip() or None
-
-
-def _command() -> str:
-    by_hand = os.path.basename(sys.argv[0]) in ("redline", "__main__.py")  # noqa: PTH119
-    return shlex.join(["redline", *sys.argv[1:]]) if by_hand else "redline.bench(…)"

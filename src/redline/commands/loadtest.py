@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ import redline
 from redline.commands.opening import open_any
 from redline.core.errors import InputError, MissingDependencyError, RedlineError
 from redline.core.preprocess import Preprocess
+from redline.core.processes import command_line
 from redline.core.samples import Samples
 from redline.formats.onnx_file import read_onnx
 from redline.loadtesting.agreement import agree
@@ -124,7 +124,7 @@ def loadtest(
         parcels = _parcels(body, servers, samples, _path(data), scratch)
         measurement = Measurement(servers, [str(path) for path in parcels], generator, plan.windows)
         document = LoadTest(
-            command=_words(models, out, tool, rates, users, arrivals, body),
+            command=command_line(f"redline.loadtest({[str(model) for model in models]!r}, …)"),
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             tool=tool,
             seed=seed,
@@ -279,24 +279,6 @@ def _notes(servers: Sequence[Server], samples: Samples) -> tuple[str, ...]:
     if samples.source.startswith("random"):
         notes.append(f"what was sent are {samples.source}: agreement on them says little about real inputs")
     return tuple(notes)
-
-
-def _words(
-    models: Sequence[str | Path],
-    out: str | Path,
-    tool: Tool,
-    rates: Sequence[float],
-    users: Sequence[int],
-    arrivals: Arrivals,
-    body: BodyKind,
-) -> str:
-    words = ["redline", "loadtest", *map(str, models)]
-    words += [] if tool == "open" else ["--tool", tool]
-    words += ["--rate", ",".join(f"{rate:g}" for rate in rates)] if rates else []
-    words += ["--users", ",".join(map(str, users))] if users else []
-    words += [] if arrivals == "constant" else ["--arrivals", arrivals]
-    words += [] if body == "binary" else ["--body", body.removeprefix("image/")]
-    return shlex.join([*words, "-o", str(out)])
 
 
 def _path(value: str | Path | None) -> Path | None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
-import sys
 import tempfile
 import uuid
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from redline.commands.tune_verify import Opened, open_variants
 from redline.commands.ways import require_gpu
 from redline.core.errors import InputError, MissingDependencyError, WorkerError
 from redline.core.files import sha256_of
+from redline.core.processes import command_line
 from redline.core.samples import save_samples
 from redline.core.tensor import Signature
 from redline.measurement.environment import fingerprint, noise_check, usable_cores
@@ -130,7 +128,7 @@ def _job(
             "format": FORMAT,
             "run_id": uuid.uuid4().hex,
             "redline": __version__,
-            "command": shlex.join(["redline", *sys.argv[1:]]) if _is_command_line() else f"redline.tune({model!r}, …)",
+            "command": command_line(f"redline.tune({model!r}, …)"),
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "model": identity,
             "settings": settings,
@@ -239,7 +237,3 @@ def _int8_fails(job: TuneJob) -> bool:
 def _expected_s(options: TuneOptions, variants: tuple[Variant, ...]) -> float:
     turns = options.rounds * len(options.batches) * len(variants)
     return 60.0 + 6.0 * len(variants) + 1.6 * options.window_s * turns
-
-
-def _is_command_line() -> bool:
-    return os.path.basename(sys.argv[0]) in ("redline", "__main__.py")  # noqa: PTH119

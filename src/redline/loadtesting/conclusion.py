@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redline.loadtesting.figures import Comparison, PointSummary, TargetSummary
+from redline.loadtesting.figures import Comparison, PointSummary, TargetSummary, bound_by_load
 from redline.loadtesting.results import LoadTest
 from redline.verification.accuracy import percent
 
@@ -32,6 +32,8 @@ def conclude(
 def _compared(targets: Sequence[TargetSummary], comparison: Comparison) -> list[str]:
     before, after = targets[0].target.name, targets[comparison.candidate].target.name
     ratio = comparison.rps
+    if ratio is not None and bound_by_load(targets, comparison):
+        return [*_tail(targets, comparison), *_costs(after, comparison)]
     if ratio is None:
         return [f"Too few rounds were measured to compare {after} with {before}: at least 3 are needed."]
     at_best = comparison.equal_load is None or comparison.equal_load.rps is None
@@ -43,15 +45,31 @@ def _compared(targets: Sequence[TargetSummary], comparison: Comparison) -> list[
         told = f"{after} answers {ratio.value:.2f}x as many requests per second as {before}"
     else:
         told = f"{after} is slower: {ratio.value:.2f}x the requests per second of {before}"
-    sentences = [f"{told} {where} ({interval})."]
+    return [f"{told} {where} ({interval}).", *_costs(after, comparison)]
+
+
+def _tail(targets: Sequence[TargetSummary], comparison: Comparison) -> list[str]:
+    """What is told where both kept up with every rate: the p99 at the highest of them."""
+    before, after = targets[0].target.name, targets[comparison.candidate].target.name
+    rates = {point.point: point.rate or 0.0 for point in targets[0].points}
+    told = [f"{before} and {after} answered all that they were offered, so their rates are those of the load."]
+    there = max((one for one in comparison.points if one.p99), key=lambda one: rates.get(one.point, 0.0), default=None)
+    if there is None or there.p99 is None:
+        return told
+    ratio = there.p99
+    interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.rounds} rounds"
+    if ratio.verdict == "no difference":
+        return [*told, f"At {there.label} their p99 does not differ: {ratio.value:.2f}x ({interval})."]
+    return [*told, f"At {there.label} the p99 of {after} is {ratio.value:.2f}x that of {before} ({interval})."]
+
+
+def _costs(after: str, comparison: Comparison) -> list[str]:
     costs = []
     if comparison.cpu is not None:
         costs.append(f"{comparison.cpu:.2f}x the CPU time a request")
     if comparison.size is not None:
         costs.append(f"{comparison.size:.2f}x the file size")
-    if costs:
-        sentences.append(f"{after} takes {' and '.join(costs)}.")
-    return sentences
+    return [f"{after} takes {' and '.join(costs)}."] if costs else []
 
 
 def _alone(document: LoadTest, target: TargetSummary) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -151,6 +151,13 @@ class Comparison:
     def rps(self) -> Ratio | None:
         """The ratio that the verdict is about: at equal load, or of the best where no closed loop was run."""
         return self.equal_load.rps if self.equal_load and self.equal_load.rps else self.best
+
+
+def bound_by_load(targets: Sequence[TargetSummary], comparison: Comparison) -> bool:
+    """Whether both answered all that they were offered: then rates are those of the load and say nothing of them."""
+    best = [targets[number].best for number in (0, comparison.candidate)]
+    closed = comparison.equal_load is not None and comparison.equal_load.rps is not None
+    return not closed and all(one is not None and one.mode == "open" and one.kept_up for one in best)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

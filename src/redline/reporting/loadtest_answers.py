@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from redline.loadtesting.figures import bound_by_load
 from redline.loadtesting.summary import Comparison, PointRatio, PointSummary, Ratio, Summary, TargetSummary
 from redline.reporting import formats
 from redline.reporting.page import Fact
@@ -91,7 +92,7 @@ def claim(summary: Summary) -> Claim | None:
     ratio = comparison.rps
     if ratio is None:
         return None
-    if bound_by_load(summary, comparison):
+    if bound_by_load(summary.targets, comparison):
         return _tail_claim(summary, comparison)
     baseline = summary.targets[0].target.name
     equal = comparison.equal_load
@@ -116,13 +117,6 @@ def _level(ratio: Ratio, what: str, names: tuple[str, str], aside: str) -> Claim
 def _by(summary: Summary, comparison: Comparison) -> str:
     """Whose ratio it is, where the heading leaves that open."""
     return f" by {summary.targets[comparison.candidate].target.name}" if len(summary.comparisons) > 1 else ""
-
-
-def bound_by_load(summary: Summary, comparison: Comparison) -> bool:
-    """Whether both answered all that they were offered: then rates are those of the load and say nothing of them."""
-    best = [summary.targets[number].best for number in (0, comparison.candidate)]
-    closed = comparison.equal_load is not None and comparison.equal_load.rps is not None
-    return not closed and all(one is not None and one.mode == "open" and one.kept_up for one in best)
 
 
 def _tail_claim(summary: Summary, comparison: Comparison) -> Claim | None:

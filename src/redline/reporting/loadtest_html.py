@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from redline.core.files import write_whole
+from redline.loadtesting.figures import bound_by_load
 from redline.loadtesting.summary import PointSummary, Summary
 from redline.reporting.grid_answers import sentence
 from redline.reporting.loadtest_answers import (
-    bound_by_load,
     claim,
     facts,
     leading,
@@ -160,7 +160,7 @@ def _versus(summary: Summary, usual: int | None) -> tuple[Lane, ...]:
     if sum(target.best is not None for target in summary.targets) < 2:
         return ()
     comparison = leading(summary)
-    if comparison is not None and usual is not None and bound_by_load(summary, comparison):
+    if comparison is not None and usual is not None and bound_by_load(summary.targets, comparison):
         return tail_bars(summary, usual)
     return rate_bars(summary, None)
 
