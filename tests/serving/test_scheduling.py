@@ -17,7 +17,7 @@ import pytest
 
 from redline.core.errors import InputError, RequestError
 from redline.core.tensor import Array
-from redline.serving.scheduling import Batching, Scheduler, Timing
+from redline.serving.scheduling import Batching, Gate, Scheduler, Timing
 
 LIMIT_S = 10.0
 Answer = tuple[dict[str, Array], Timing]
@@ -592,3 +592,66 @@ def test_a_listener_that_fails_leaves_nobody_waiting(caplog: pytest.LogCaptureFi
             with pytest.raises(RuntimeError, match="the listener's own"):
                 scheduler.run(rows_of(1), rows=1, deadline=None)
     assert len(caplog.records) == 2
+
+
+class SleepyGate:
+    """A gate whose one run is in use, and a caller in front of it who sleeps on when called, until it is shaken."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock()
+        self.gate = Gate([dict], 4, None, self.clock)
+        self.held = self.gate._enter(None)
+        self._caller = threading.Thread(target=lambda: self.gate._leave(self.gate._enter(None), None))
+        self._caller.start()
+        until(lambda: self.gate.waiting == 1)
+        self._waiter = self.gate._waiters[0]
+        monkeypatch.setattr(type(self._waiter), "call", lambda _: None)
+
+    def shake(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        with self.gate._lock:
+            self._waiter.call()
+        self._caller.join(LIMIT_S)
+        assert (self.gate.waiting, self.gate.running) == (0, 0)
+
+
+def test_somebody_new_may_take_a_run_before_the_first_who_waits_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleepy = SleepyGate(monkeypatch)
+    sleepy.gate._leave(sleepy.held, None)
+    assert sleepy.gate._enter(None) is sleepy.held
+    assert sleepy.gate.waiting == 1
+    sleepy.gate._leave(sleepy.held, None)
+    sleepy.shake(monkeypatch)
+
+
+def test_who_has_waited_long_enough_is_handed_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleepy = SleepyGate(monkeypatch)
+    sleepy.clock.now += 1.0
+    sleepy.gate._leave(sleepy.held, None)
+    assert (sleepy.gate.waiting, sleepy.gate.running) == (0, 1)
+    sleepy.shake(monkeypatch)
+
+
+def test_nobody_goes_past_who_has_waited_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleepy = SleepyGate(monkeypatch)
+    sleepy.gate._leave(sleepy.held, None)
+    sleepy.clock.now += 1.0
+    with pytest.raises(RequestError) as told:
+        sleepy.gate._enter(sleepy.clock.now)
+    assert told.value.status == 504
+    sleepy.shake(monkeypatch)
+
+
+def test_who_gives_up_after_it_was_called_passes_the_call_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    sleepy = SleepyGate(monkeypatch)
+    later = threading.Thread(target=lambda: sleepy.gate._leave(sleepy.gate._enter(None), None))
+    later.start()
+    until(lambda: sleepy.gate.waiting == 2)
+    sleepy.gate._leave(sleepy.held, None)
+    monkeypatch.undo()
+    sleepy.gate._withdraw(sleepy._waiter)
+    later.join(LIMIT_S)
+    assert not later.is_alive()
+    sleepy._waiter.run = dict  # so that the first one ends
+    sleepy.gate._idle.clear()
+    sleepy.shake(monkeypatch)

@@ -18,6 +18,9 @@ from redline.serving.queueing import Clock, Desk, Executed, Run, Timing, closed,
 __all__ = ["Batching", "Executed", "Run", "Scheduler", "Timing"]
 
 _CLOSE_TIMEOUT_S = 30.0
+#: After so long in the queue nobody goes past any more. Waking a thread takes longer than a small network: a run that
+#: waited for it each time would be idle for most of the time.
+_PATIENCE_S = 0.005
 
 
 class Scheduler:
@@ -100,17 +103,26 @@ class Scheduler:
 class _Waiter:
     """A caller in front of the gate."""
 
-    __slots__ = ("run", "signal")
+    __slots__ = ("called", "run", "signal", "since_s")
 
-    def __init__(self) -> None:
+    def __init__(self, since_s: float) -> None:
+        self.since_s = since_s
         self.run: Run | None = None
+        self.called = False
         self.signal = held_lock()
+
+    def call(self) -> None:
+        """Wake it; called under the gate's lock."""
+        if not self.called:
+            self.called = True
+            self.signal.release()
 
 
 class Gate(Desk):
     """Hands each caller a run that nobody uses; the caller's thread runs it.
 
-    A run in ``_idle`` means that nobody waits: whoever is done with one hands it to the first who does.
+    Whoever is done with one calls the first who waits. Until that thread is awake somebody new may take the run, unless
+    the first has waited for :data:`_PATIENCE_S`: then it is handed over.
     """
 
     def __init__(self, runs: Sequence[Run], queue: int, on_executed: Executed | None, clock: Clock) -> None:
@@ -149,15 +161,18 @@ class Gate(Desk):
 
     def _enter(self, deadline: float | None) -> Run:
         with self._lock:
-            if self._idle and not self._closed:
+            if self._idle and not self._closed and not self._is_owed():
                 return self._idle.pop()
             if (refusal := self._refusal()) is not None:
                 raise refusal
-            waiter = _Waiter()
+            waiter = _Waiter(self._clock())
             self._waiters.append(waiter)
+            self._call_next()
         in_time = False
         try:
-            in_time = self._wait(waiter.signal, deadline)
+            while in_time := self._wait(waiter.signal, deadline):
+                if self._is_served(waiter):
+                    break
         finally:
             if not in_time:
                 self._withdraw(waiter)
@@ -169,29 +184,52 @@ class Gate(Desk):
             raise late()
         return run
 
+    def _is_owed(self) -> bool:
+        """Whether the first who waits has waited long enough; called under the lock."""
+        return bool(self._waiters) and self._clock() - self._waiters[0].since_s >= _PATIENCE_S
+
+    def _is_served(self, waiter: _Waiter) -> bool:
+        """Whether a caller that was woken has a run now, or never will."""
+        with self._lock:
+            waiter.called = False
+            if waiter.run is None and not self._closed:
+                if not self._idle:
+                    return False  # somebody new was quicker; whoever has it calls again
+                waiter.run = self._idle.pop()
+                self._waiters.remove(waiter)
+                self._changed_load()
+            return True
+
+    def _call_next(self) -> None:
+        """Wake as many as there are runs for; called under the lock."""
+        for waiter, _ in zip(self._waiters, self._idle, strict=False):
+            waiter.call()
+
     def _withdraw(self, waiter: _Waiter) -> None:
-        """A caller gives up; a run that it has just been handed goes to the next."""
+        """A caller gives up; a run that it has just been handed, or was called for, goes to the next."""
         with self._lock:
             run, waiter.run = waiter.run, None
             if waiter in self._waiters:
                 self._waiters.remove(waiter)
+                self._call_next()
                 self._changed_load()
         if run is not None:
             self._leave(run, None)
 
     def _leave(self, run: Run, run_s: float | None) -> None:
         with self._lock:
-            if self._waiters:
+            if self._is_owed():
                 waiter = self._waiters.popleft()
                 waiter.run = run
-                waiter.signal.release()
+                waiter.call()
             else:
                 self._idle.append(run)
+                self._call_next()
             if run_s is not None:
                 self._note(run_s, 1)
             self._changed_load()
 
     def _turn_away(self) -> None:
         for waiter in self._waiters:
-            waiter.signal.release()
+            waiter.call()
         self._waiters.clear()
