@@ -199,7 +199,7 @@ def one_model(name: str, args: argparse.Namespace, folder: Path) -> dict[str, An
         "cores_of_servers": sorted(cores),
         "cores_of_load": sorted(load_cores),
         "seconds": seconds,
-        "servers": {server.name: {"command": server.command, "failed": server.failed} for server in servers},
+        "servers": {server.name: {"failed": server.failed} for server in servers},
         "bodies": {kind: len(body.content) for kind, body in bodies.items()},
         "windows": windows,
         "summary": {kind: summarize(found) for kind, found in windows.items()},
