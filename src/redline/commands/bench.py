@@ -150,15 +150,18 @@ class _Bench:
             (name, size): Workshop(models[name][size], self._config, self._folder, self._threads) for name, size in at
         }
         self._say(f"make the model files of {len(shops)} models and sizes")
+        known = {
+            (record["model"], tuple(record["size"])) for record in self._results.records if record["kind"] == "macs"
+        }
+        interpreters = dict(self._config.interpreters)
         with ThreadPoolExecutor(openers()) as pool:
             counted = {
-                key: pool.submit(_prepare, shop, at[key], dict(self._config.interpreters))
+                key: pool.submit(_prepare, shop, at[key], interpreters, count=key not in known)
                 for key, shop in shops.items()
             }
             for (name, size), macs in counted.items():
-                about = {"kind": "macs", "model": name, "size": list(size)}
-                known = any(about.items() <= record.items() for record in self._results.records)
-                if not known and macs.result() is not None:
+                if macs.result() is not None:
+                    about = {"kind": "macs", "model": name, "size": list(size)}
                     self._results.append({**about, "macs_per_sample": macs.result()})
         return shops
 
@@ -287,8 +290,8 @@ class _Bench:
             self._listener(text, self._done_s, self._total_s)
 
 
-def _prepare(workshop: Workshop, cells: Sequence[Cell], interpreters: Mapping[str, str]) -> int | None:
-    macs = workshop.macs()
+def _prepare(workshop: Workshop, cells: Sequence[Cell], interpreters: Mapping[str, str], *, count: bool) -> int | None:
+    macs = workshop.macs() if count else None
     variants = {cell.variant.name: cell.variant for cell in cells if cell.refused is None}.values()
     workshop.prepare(v for v in variants if reason_against(v, interpreters.get(v.backend, "")) is None)
     return macs

@@ -35,10 +35,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     scratch = Path(name)
     try:
         yield scratch
-        _flush(scratch)
-        scratch.chmod(0o666 & ~_umask())
+        flush(scratch)
+        scratch.chmod(0o666 & ~umask())
         scratch.replace(path)
-        _flush(path.parent)
+        flush(path.parent)
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)
@@ -56,10 +56,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield scratch
         for item in scratch.rglob("*"):
             if item.is_file():
-                _flush(item)
-        scratch.chmod(0o777 & ~_umask())
+                flush(item)
+        scratch.chmod(0o777 & ~umask())
         _swap(scratch, path)
-        _flush(path.parent)
+        flush(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -80,7 +80,8 @@ def write_whole(path: Path, content: bytes | str) -> None:
         scratch.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Have the disk hold a file, or the names in a folder, before this returns."""
     flags = os.O_RDONLY
     if path.is_dir() and os.name == "nt":  # pragma: no cover
         return
@@ -91,7 +92,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def _umask() -> int:
+def umask() -> int:
+    """The permissions that new files do not get."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

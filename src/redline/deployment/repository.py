@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from redline.core.errors import BusyError, InputError
-from redline.core.files import write_whole
+from redline.core.files import flush, umask, write_whole
 from redline.deployment.triton import LABELS_FILE, TritonModel, config_pbtxt, labels_text, same_interface
 
 CONFIG = "config.pbtxt"
@@ -153,7 +153,7 @@ def _scratch(repository: Path, otherwise: Path) -> Iterator[Path]:
     beside = os.access(parent, os.W_OK) and parent.stat().st_dev == repository.stat().st_dev
     path = Path(tempfile.mkdtemp(dir=parent if beside else otherwise, prefix=".", suffix=".partial"))
     try:
-        path.chmod(0o777 & ~_umask())
+        path.chmod(0o777 & ~umask())
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -162,26 +162,12 @@ def _scratch(repository: Path, otherwise: Path) -> Iterator[Path]:
 def _place(scratch: Path, target: Path) -> bool:
     """Give a filled folder its name; False where that is taken."""
     for path in (*scratch.rglob("*"), scratch):
-        _flush(path)
+        flush(path)
     try:
         os.rename(scratch, target)  # noqa: PTH104 (Path.rename documents no refusal of a folder that is not empty)
     except OSError:
         if target.exists():
             return False
         raise
-    _flush(target.parent)
+    flush(target.parent)
     return True
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
