@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
@@ -93,12 +92,13 @@ def _answer(server: Server, environ: WSGIEnvironment) -> Reply:
     query = environ.get("QUERY_STRING")
     try:
         if query:
-            call = replace(call, query=_query_of(query))
-        body = read_body(environ, server.limits.body_bytes) if server.wants_body_of(call) else b""
+            call.query = _query_of(query)
+        if server.wants_body_of(call):
+            call.body = read_body(environ, server.limits.body_bytes)
     except RequestError as error:
         return _final(environ, server.refuse(call, error))
-    reply = server.answer(replace(call, body=body) if body else call)
-    return _final(environ, reply) if reply.status >= 400 and not body else reply
+    reply = server.answer(call)
+    return _final(environ, reply) if reply.status >= 400 and not call.body else reply
 
 
 def _final(environ: WSGIEnvironment, reply: Reply) -> Reply:

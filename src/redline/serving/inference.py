@@ -20,7 +20,7 @@ from redline.serving.versions import Version
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Spent:
     """Where a request's time went until its answer was to be encoded, in seconds."""
 
@@ -29,7 +29,7 @@ class Spent:
     infer_s: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Asked:
     """What a model is to be run on.
 

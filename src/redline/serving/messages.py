@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from redline.core.tensor import Array
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Wanted:
     """An output that a request asks for.
 
@@ -22,7 +22,7 @@ class Wanted:
     classes: int = 0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class InferRequest:
     """What a model is to be run on, and what the answer is to hold.
 
@@ -45,7 +45,7 @@ class InferRequest:
     rows: int = 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Encoded:
     """The body of an answer.
 

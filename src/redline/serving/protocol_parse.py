@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,7 @@ def parse_infer(
     Raises:
         RequestError: what is wrong with it; the client's fault, always.
     """
-    parsing = _Parsing(body, header_length or 0, signature, limits, f" for model {quote(model)}" if model else "")
+    parsing = _Parsing(body, header_length or 0, signature, limits, _of_model(model))
     if header_length == 0:
         return parsing.raw()
     text = body if header_length is None else body[:header_length]
@@ -58,7 +59,7 @@ def parse_tensors(body: bytes, signature: Signature, limits: Limits, *, model: s
     Raises:
         RequestError: what is wrong with it.
     """
-    parsing = _Parsing(body, 0, signature, limits, f" for model {quote(model)}" if model else "")
+    parsing = _Parsing(body, 0, signature, limits, _of_model(model))
     return _read_json(body, parsing.plain, limits)
 
 
@@ -69,7 +70,7 @@ def _read_json(text: bytes, read: Callable[[Document], InferRequest], limits: Li
     return read_json(text, read, depth=limits.json_depth)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class _Input:
     """One input of a request before its data is read."""
 
@@ -80,7 +81,7 @@ class _Input:
 
     @property
     def what(self) -> str:
-        return f"input {quote(self.spec.name)}"
+        return _what(self.spec.name)
 
 
 @dataclass(slots=True)
@@ -125,7 +126,7 @@ class _Parsing:
                 f"a raw request is for a model with one input, but {len(specs)} are expected{self.of_model}"
             )
         spec, size = specs[0], len(self.body)
-        what = f"input {quote(spec.name)}"
+        what = _what(spec.name)
         if datatype_of(spec.numpy_dtype) == BYTES:
             shape = (1,) * len(spec.shape)
             self.shapes.check(spec, shape)
@@ -156,7 +157,7 @@ class _Parsing:
             self._check_names(1, tensors)
         inputs = []
         for name, data in tensors.items():
-            shape = tensors_json.nested_shape(data, f"input {quote(name)}")
+            shape = tensors_json.nested_shape(data, _what(name))
             self.shapes.check(specs[name], shape)
             inputs.append(_Input(spec=specs[name], shape=shape, data=data))
         return InferRequest(
@@ -198,7 +199,7 @@ class _Parsing:
         return RequestError(f"expected {expected} inputs but got {count} inputs{self.of_model}")
 
     def _input(self, spec: TensorSpec, described: dict[str, Any]) -> _Input:
-        what = f"input {quote(spec.name)}"
+        what = _what(spec.name)
         self._check_datatype(spec, described.get("datatype"))
         if "shape" not in described:
             raise RequestError(f"{what} has no 'shape'")
@@ -222,15 +223,16 @@ class _Parsing:
         return _Input(spec=spec, shape=shape, size_bytes=size_bytes)
 
     def _check_datatype(self, spec: TensorSpec, given: Any) -> None:
-        name = quote(spec.name)
-        if not isinstance(given, str):
-            raise RequestError(f"input {name} has no 'datatype', expected a text")
-        if given not in DATATYPES:
-            raise RequestError(f"input {name} has the unknown datatype {quote(given)}")
         expected = datatype_of(spec.numpy_dtype)
-        if given != expected:
-            model = self.of_model.removeprefix(" for ") or "the model"
-            raise RequestError(f"inference input {name} data-type is '{given}', but {model} expects '{expected}'")
+        if given == expected:
+            return
+        what = _what(spec.name)
+        if not isinstance(given, str):
+            raise RequestError(f"{what} has no 'datatype', expected a text")
+        if given not in DATATYPES:
+            raise RequestError(f"{what} has the unknown datatype {quote(given)}")
+        model = self.of_model.removeprefix(" for ") or "the model"
+        raise RequestError(f"inference {what} data-type is '{given}', but {model} expects '{expected}'")
 
     def _read(self, inputs: list[_Input], arrays: int) -> dict[str, Array]:
         """The data of all inputs.
@@ -315,6 +317,16 @@ class _Parsing:
         if not isinstance(given, str) or len(given) > self.limits.id_length or not given.isprintable():
             raise RequestError(f"'id' is no printable text of at most {self.limits.id_length} characters")
         return given
+
+
+@lru_cache(maxsize=256)  # of names that models have, never of a client's
+def _what(name: str) -> str:
+    return f"input {quote(name)}"
+
+
+@lru_cache(maxsize=256)
+def _of_model(name: str | None) -> str:
+    return f" for model {quote(name)}" if name else ""
 
 
 def _flag(parameters: dict[str, Any], name: str) -> bool:

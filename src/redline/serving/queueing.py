@@ -18,7 +18,7 @@ Clock = Callable[[], float]
 _SMOOTHING = 0.1  # weight of the newest run in the recent time of a request
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Timing:
     """Where a request's time went; ``run_s`` and ``batch_rows`` are those of the batch that it was part of."""
 
