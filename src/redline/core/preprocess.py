@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from redline.core.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+DetectionTask = Literal["detect", "segment"]
+DetectionHead = Literal["v5", "v8", "end2end"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +27,8 @@ class Preprocess:
         color: Channel order; ``gray`` is one channel (ITU-R 601 luma, Pillow's mode L).
         layout: ``nchw`` or ``nhwc``.
         resize: ``crop`` resizes the short side (bilinear, antialiased) and takes the centre,
-            ``stretch`` resizes both sides.
+            ``stretch`` resizes both sides, ``letterbox`` scales the whole image to fit (bilinear, not antialiased) and
+            fills what is left around it with the gray 114, as detectors of the YOLO family are trained.
         resize_ratio: For ``crop``: the short side becomes this times the input's short side (256/224 is the
             convention of ImageNet evaluation).
     """
@@ -35,7 +39,7 @@ class Preprocess:
     std: tuple[float, ...] = IMAGENET_STD
     color: Literal["rgb", "bgr", "gray"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
-    resize: Literal["crop", "stretch"] = "crop"
+    resize: Literal["crop", "stretch", "letterbox"] = "crop"
     resize_ratio: float = 256 / 224
 
     def __post_init__(self) -> None:
@@ -64,29 +68,66 @@ class Preprocess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """What the outputs of a detector mean.
+
+    Attributes:
+        task: ``detect`` gives boxes, ``segment`` boxes with masks.
+        head: ``v5`` has an objectness beside the classes, ``v8`` (also YOLOv9, 11 and 12) has none, ``end2end``
+            (YOLOv10, YOLO26) gives finished boxes; None where only the shapes of the outputs tell.
+        stride: The coarsest of its grids, in pixels of the input; None where nobody said.
+    """
+
+    task: DetectionTask = "detect"
+    head: DetectionHead | None = None
+    stride: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.task not in get_args(DetectionTask):
+            raise InputError(f"task is {self.task!r}, expected one of {', '.join(get_args(DetectionTask))}")
+        if self.head is not None and self.head not in get_args(DetectionHead):
+            raise InputError(f"head is {self.head!r}, expected one of {', '.join(get_args(DetectionHead))}, or None")
+        if self.stride is not None and self.stride < 1:
+            raise InputError(f"stride is {self.stride} px, expected 1 or more")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that :meth:`from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Detection:
+        """The inverse of :meth:`to_json`."""
+        return cls(**value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What travels in a model's file besides the graph.
 
     Attributes:
         preprocess: How an image becomes its input; None where nobody said.
         class_names: In the order of their indices; empty where nobody said.
+        detection: What its outputs mean, for a detector; None for any other model.
     """
 
     preprocess: Preprocess | None = None
     class_names: tuple[str, ...] = ()
+    detection: Detection | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A JSON value that :meth:`from_json` reads back."""
-        return {
+        value: dict[str, Any] = {
             "preprocess": self.preprocess.to_json() if self.preprocess else None,
             "class_names": list(self.class_names),
         }
+        return value | ({"detection": self.detection.to_json()} if self.detection else {})
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Usage:
         """The inverse of :meth:`to_json`."""
-        preprocess = value.get("preprocess")
+        preprocess, detection = value.get("preprocess"), value.get("detection")
         return cls(
             preprocess=Preprocess.from_json(preprocess) if preprocess else None,
             class_names=tuple(str(name) for name in value.get("class_names") or ()),
+            detection=Detection.from_json(detection) if detection else None,
         )

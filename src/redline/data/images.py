@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from redline.core.errors import DataError
+from redline.core.errors import DataError, MissingDependencyError
 from redline.core.preprocess import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from redline.core.tensor import Array, Dim, Signature
 
@@ -31,12 +31,15 @@ def prepare(image: Image.Image, preprocess: Preprocess) -> Array:
     Returns:
         float32, shape (channels, height, width), or (height, width, channels) for the layout ``nhwc``.
 
+    Raises:
+        MissingDependencyError: a letterbox, and OpenCV is not installed.
+
     >>> prepare(Image.new("RGB", (40, 30), "white"), Preprocess(height_px=8, width_px=8)).shape
     (3, 8, 8)
     """
     upright = ImageOps.exif_transpose(image)
     fitted = _fit(_eight_bit(upright, "L" if preprocess.color == "gray" else "RGB"), preprocess)
-    pixels = np.asarray(fitted, dtype=np.float32).reshape(preprocess.height_px, preprocess.width_px, -1)
+    pixels = fitted.astype(np.float32).reshape(preprocess.height_px, preprocess.width_px, -1)
     if preprocess.color == "bgr":
         pixels = pixels[:, :, ::-1]
     mean, std = np.asarray(preprocess.mean, np.float32), np.asarray(preprocess.std, np.float32)
@@ -57,7 +60,17 @@ def _eight_bit(image: Image.Image, mode: str) -> Image.Image:
     return image if image.mode == mode else image.convert(mode)
 
 
-def _fit(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+def _fit(image: Image.Image, preprocess: Preprocess) -> Array:
+    if preprocess.resize == "letterbox":
+        # Only detectors need OpenCV, whose way of scaling they were trained on.
+        from redline.detection.letterbox import letterbox
+
+        pixels = np.asarray(image).reshape(image.height, image.width, -1)
+        return letterbox(pixels, (preprocess.height_px, preprocess.width_px))
+    return np.asarray(_resized(image, preprocess))
+
+
+def _resized(image: Image.Image, preprocess: Preprocess) -> Image.Image:
     target = (preprocess.width_px, preprocess.height_px)
     if preprocess.resize == "stretch":
         return image.resize(target, Image.Resampling.BILINEAR)
@@ -86,7 +99,7 @@ def read_image(path: Path, preprocess: Preprocess) -> Array:
             with Image.open(path, formats=_FORMATS) as image:
                 _refuse_small(image, min(SMALLEST_SIDE_PX, preprocess.height_px, preprocess.width_px))
                 return prepare(image, preprocess)
-    except DataError:
+    except (DataError, MissingDependencyError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"more than {Image.MAX_IMAGE_PIXELS:,} pixels, refused as a decompression bomb") from error

@@ -19,6 +19,7 @@ from redline.core.errors import ArtifactError
 from redline.core.files import sha256_of, whole_file
 from redline.core.preprocess import Usage
 from redline.core.tensor import Dim, Signature, TensorSpec
+from redline.formats.ultralytics_metadata import usage_of_metadata
 
 PROVENANCE_KEY = "redline.provenance"
 USAGE_KEY = "redline.usage"
@@ -263,11 +264,20 @@ def _read_provenance(proto: ModelProto) -> tuple[Step, ...]:
 
 
 def _read_usage(proto: ModelProto) -> Usage:
-    text = next((prop.value for prop in proto.metadata_props if prop.key == USAGE_KEY), "{}")
+    told = {prop.key: prop.value for prop in proto.metadata_props}
     try:
-        return Usage.from_json(json.loads(text))
+        if USAGE_KEY not in told:
+            return usage_of_metadata(told, _input_shape(proto))
+        return Usage.from_json(json.loads(told[USAGE_KEY]))
     except (ValueError, KeyError, TypeError, AttributeError):
         return Usage()
+
+
+def _input_shape(proto: ModelProto) -> tuple[int, ...]:
+    """The sizes of the only input, 0 where one is dynamic; none of them where there are more inputs."""
+    weights = {tensor.name for tensor in proto.graph.initializer}
+    inputs = [value for value in proto.graph.input if value.name not in weights]
+    return tuple(dim.dim_value for dim in inputs[0].type.tensor_type.shape.dim) if len(inputs) == 1 else ()
 
 
 def _save_with_external_data(proto: ModelProto, out: Path) -> None:  # pragma: no cover

@@ -1,0 +1,105 @@
+"""The outputs of a detector into what it found, in pixels of the images; needs no session."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from redline.core.errors import InputError
+from redline.core.preprocess import Detection
+from redline.core.tensor import Array
+from redline.detection.heads import Candidates, Layout, candidates_of, layout_of
+from redline.detection.letterbox import Placement
+from redline.detection.masks import polygons_of
+from redline.detection.nms import MAX_CANDIDATES, MAX_DETECTIONS, nms
+from redline.detection.results import Detections
+
+CONFIDENCE = 0.25
+IOU = 0.7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decoder:
+    """Decodes a batch.
+
+    Attributes:
+        detection: What is said about the outputs.
+        class_count: How many classes the model has names for; None where it has none.
+        confidence: Boxes with this score or less are left out.
+        iou: Intersection over union above which the lesser of two boxes of one class goes; finished boxes stay.
+        max_detections: No more for one image.
+    """
+
+    detection: Detection | None = None
+    class_count: int | None = None
+    confidence: float = CONFIDENCE
+    iou: float = IOU
+    max_detections: int = MAX_DETECTIONS
+
+    def __post_init__(self) -> None:
+        for name, value in (("confidence", self.confidence), ("iou", self.iou)):
+            if not 0 <= value <= 1:
+                raise InputError(f"{name} is {value}, expected 0 to 1")
+        if self.max_detections < 1:
+            raise InputError(f"max_detections is {self.max_detections}, expected 1 or more")
+
+    def __call__(
+        self, outputs: Mapping[str, Array], placements: Sequence[Placement], input_hw: tuple[int, int]
+    ) -> list[Detections]:
+        """What was found in each image, best first, in its own pixels and within it.
+
+        Args:
+            outputs: Of the session, by name; the rows that fill up a batch may still be there.
+            placements: Where each image lies in the input.
+            input_hw: Height and width of the input in pixels.
+
+        Raises:
+            InputError: the outputs are not those of a detector that is known, or fewer than the images.
+            MissingDependencyError: the model segments, and OpenCV is not installed.
+        """
+        layout = layout_of(
+            {name: array.shape for name, array in outputs.items()},
+            detection=self.detection,
+            class_count=self.class_count,
+        )
+        predictions = outputs[layout.predictions]
+        prototypes = outputs[layout.prototypes] if layout.prototypes else None
+        if len(predictions) < len(placements):
+            raise InputError(f"the outputs have {len(predictions)} rows, expected one for each of {len(placements)}")
+        return [
+            self._image(predictions[row], layout, None if prototypes is None else prototypes[row], placed, input_hw)
+            for row, placed in enumerate(placements)
+        ]
+
+    def _image(
+        self,
+        predictions: Array,
+        layout: Layout,
+        prototypes: Array | None,
+        placed: Placement,
+        input_hw: tuple[int, int],
+    ) -> Detections:
+        found = self._kept(candidates_of(predictions, layout, self.confidence), layout)
+        polygons = None
+        if prototypes is not None:
+            outlines, has = polygons_of(prototypes, found.shares, found.boxes, input_hw)
+            found = found.take(np.flatnonzero(has))
+            polygons = outlines.mapped(placed.points_to_source)
+        return Detections(
+            boxes=placed.boxes_to_source(found.boxes), scores=found.scores, classes=found.classes, polygons=polygons
+        )
+
+    def _kept(self, candidates: Candidates, layout: Layout) -> Candidates:
+        if layout.head == "end2end":
+            return candidates.take(np.argsort(-candidates.scores, kind="stable")[: self.max_detections])
+        kept = nms(
+            candidates.boxes,
+            candidates.scores,
+            candidates.classes,
+            iou=self.iou,
+            max_candidates=MAX_CANDIDATES,
+            max_detections=self.max_detections,
+        )
+        return candidates.take(kept)

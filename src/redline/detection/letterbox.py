@@ -1,0 +1,144 @@
+"""Whole images into the input of a detector: scaled to fit, centred, gray around them; and the way back.
+
+The rounding is Ultralytics', so that a box comes out where theirs does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from redline.core.errors import InputError, MissingDependencyError
+from redline.core.tensor import Array
+
+PADDING = 114
+# Half a pixel of padding too many goes to the right and to the bottom: round(d / 2 - 0.1) there is less than d / 2.
+_TO_THE_LEFT = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """Where an image lies in the input of a detector.
+
+    Attributes:
+        scale: Pixels of the input for a pixel of the image.
+        left_px: Padding to the left of it, in pixels of the input.
+        top_px: Padding above it.
+        source_height_px: Height of the image.
+        source_width_px: Width of the image.
+    """
+
+    scale: float
+    left_px: int
+    top_px: int
+    source_height_px: int
+    source_width_px: int
+
+    def boxes_to_source(self, boxes: Array) -> Array:
+        """Boxes in pixels of the input, as boxes in pixels of the image that reach no further than it does."""
+        return self.points_to_source(boxes.reshape(-1, 2)).reshape(-1, 4)
+
+    def points_to_source(self, points: Array) -> Array:
+        """Points in pixels of the input, as points in pixels of the image that lie no further than its edge."""
+        moved = (points - np.array([self.left_px, self.top_px], np.float32)) / np.float32(self.scale)
+        within: Array = moved.clip(0, np.array([self.source_width_px, self.source_height_px], np.float32))
+        return within
+
+
+def placement_of(source_hw: tuple[int, int], input_hw: tuple[int, int]) -> Placement:
+    """Where an image of that height and width lies in that input.
+
+    >>> placement_of((300, 400), (640, 640))
+    Placement(scale=1.6, left_px=0, top_px=80, source_height_px=300, source_width_px=400)
+    """
+    scale = min(input_hw[0] / source_hw[0], input_hw[1] / source_hw[1])
+    height, width = _resized(source_hw, scale)
+    return Placement(
+        scale=scale,
+        left_px=round((input_hw[1] - width) / 2 - _TO_THE_LEFT),
+        top_px=round((input_hw[0] - height) / 2 - _TO_THE_LEFT),
+        source_height_px=source_hw[0],
+        source_width_px=source_hw[1],
+    )
+
+
+def identity(input_hw: tuple[int, int]) -> Placement:
+    """Where an image lies that was made an input by somebody else: boxes stay in pixels of the input."""
+    return placement_of(input_hw, input_hw)
+
+
+def letterbox(image: Array, input_hw: tuple[int, int]) -> Array:
+    """One uint8 image (height, width, channels), scaled to fit; one of that size already is returned itself.
+
+    Raises:
+        MissingDependencyError: it must be scaled, and OpenCV is not installed.
+    """
+    source_hw = (image.shape[0], image.shape[1])
+    if source_hw == input_hw:
+        return image
+    placed = placement_of(source_hw, input_hw)
+    height, width = _resized(source_hw, placed.scale)
+    if (height, width) != source_hw:
+        cv2 = opencv()
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, -1)
+    if (height, width) == input_hw:
+        return image
+    canvas = np.full((*input_hw, image.shape[2]), PADDING, np.uint8)
+    canvas[placed.top_px : placed.top_px + height, placed.left_px : placed.left_px + width] = image
+    return canvas
+
+
+def batch_of(
+    images: Sequence[Array],
+    input_hw: tuple[int, int],
+    dtype: Any = np.float32,
+    layout: Literal["nchw", "nhwc"] = "nchw",
+) -> Array:
+    """uint8 images (height, width, channels) as one input with values from 0 to 1.
+
+    Raises:
+        InputError: there are none, or one is no such image.
+    """
+    if not images:
+        raise InputError("got no images, expected at least one")
+    for image in images:
+        check_image(image, channels=images[0].shape[-1])
+    channels = images[0].shape[2]
+    shape = (channels, *input_hw) if layout == "nchw" else (*input_hw, channels)
+    batch = np.empty((len(images), *shape), np.float32)
+    for image, place in zip(images, batch, strict=True):
+        boxed = letterbox(image, input_hw)
+        np.divide(boxed.transpose(2, 0, 1) if layout == "nchw" else boxed, np.float32(255), out=place)
+    return batch.astype(dtype, copy=False)
+
+
+def opencv() -> Any:
+    """OpenCV's module, loaded when something needs it.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError("opencv-python-headless", extra="detect") from error
+    return cv2
+
+
+def _resized(source_hw: tuple[int, int], scale: float) -> tuple[int, int]:
+    return max(1, round(source_hw[0] * scale)), max(1, round(source_hw[1] * scale))
+
+
+def check_image(image: Array, *, channels: int = 3) -> None:
+    """Accept a uint8 image of so many channels.
+
+    Raises:
+        InputError: it is none.
+    """
+    if image.ndim != 3 or image.dtype != np.uint8 or image.shape[2] != channels or 0 in image.shape:
+        raise InputError(
+            f"got an image of {image.dtype} and shape {image.shape}, expected uint8 (height, width, {channels})"
+        )
