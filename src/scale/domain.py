@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 Predictions: TypeAlias = "Mapping[str, Sequence[Prediction]]"
 
-_LEAST_POINTS = 3
+#: An outline of fewer points encloses nothing.
+LEAST_POINTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,8 @@ class Polygon:
     __slots__ = ("_shape", "points")
 
     def __init__(self, points: Sequence[Coords]) -> None:
-        if len(points) < _LEAST_POINTS:
-            raise InputError(f"got a polygon of {len(points)} points, expected at least {_LEAST_POINTS}")
+        if len(points) < LEAST_POINTS:
+            raise InputError(f"got a polygon of {len(points)} points, expected at least {LEAST_POINTS}")
         self.points = tuple(points)
         self._shape: Any = None
 
@@ -273,7 +274,7 @@ def _outlines(detections: Detections) -> Iterator[Polygon | None]:
     points = [Coords(x, y) for x, y in _plain(detections.polygons.points)]
     offsets = detections.polygons.offsets.tolist()
     for start, end in pairwise(offsets):
-        yield Polygon(points[start:end]) if end - start >= _LEAST_POINTS else None
+        yield Polygon(points[start:end]) if end - start >= LEAST_POINTS else None
 
 
 def _plain(array: Array) -> Any:

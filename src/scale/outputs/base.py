@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -54,6 +55,29 @@ class SlideInfo:
                 f"{self.name}: got {len(self.models)} models of {len(self.class_names)} classes, expected one each"
             )
 
+    def to_json(self) -> dict[str, Any]:
+        """A JSON value that :meth:`from_json` reads back."""
+        return {
+            "name": self.name,
+            "width_px": self.width_px,
+            "height_px": self.height_px,
+            "mpp": self.mpp,
+            "class_names": list(self.class_names),
+            "models": list(self.models),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> SlideInfo:
+        """The inverse of :meth:`to_json`."""
+        return cls(
+            name=str(value["name"]),
+            width_px=int(value["width_px"]),
+            height_px=int(value["height_px"]),
+            mpp=None if value["mpp"] is None else float(value["mpp"]),
+            class_names=tuple(map(str, value["class_names"])),
+            models=tuple(map(str, value["models"])),
+        )
+
     @cached_property
     def names(self) -> tuple[str, ...]:
         """Every class name once, in their order."""
@@ -76,6 +100,7 @@ class Writer(ABC):
         self.path = path
         self.info = info
         self.count = 0
+        self._open = True
         self._whole = ExitStack()
         self._scratch = self._whole.enter_context(whole_file(path))
 
@@ -85,6 +110,8 @@ class Writer(ABC):
         Raises:
             DataError: a class without a name, or a number that is not finite.
         """
+        if not self._open:
+            raise InputError(f"{self.path.name}: got detections after the file was finished or aborted")
         try:
             self._check(detections)
             for start in range(0, len(detections), _PIECE):
@@ -95,16 +122,22 @@ class Writer(ABC):
         self.count += len(detections)
 
     def close(self) -> None:
-        """Finish the file, have the disk hold it, and give it its name."""
+        """Finish the file, have the disk hold it, and give it its name. Calling it again does nothing."""
+        if not self._open:
+            return
         try:
             self._finish()
         except BaseException:
             self.abort()
             raise
+        self._open = False
         self._whole.close()
 
     def abort(self) -> None:
         """Remove what was written; what lay under the name before stays. Calling it again does nothing."""
+        if not self._open:
+            return
+        self._open = False
         self._release()
         # The scratch file vanishes where its context ends with an exception.
         aborted = InterruptedError("aborted")

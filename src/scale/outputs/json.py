@@ -12,6 +12,7 @@ from typing import IO
 import numpy as np
 
 from redline.detection.results import Detections, Polygons
+from scale.domain import LEAST_POINTS
 from scale.outputs.base import SlideInfo, Writer
 from scale.outputs.text import columns_of, texts_of
 
@@ -35,7 +36,6 @@ _POINT = """\
                     "x": %s,
                     "y": %s
                 }"""
-_LEAST_POINTS = 3
 
 
 class JsonWriter(Writer):
@@ -86,6 +86,6 @@ def _items(found: Detections) -> list[str]:
 def _outlines(polygons: Polygons) -> list[str]:
     points = [_POINT % point for point in zip(*columns_of(polygons.points), strict=True)]
     return [
-        "[\n" + ",\n".join(points[start:end]) + "\n            ]" if end - start >= _LEAST_POINTS else "null"
+        "[\n" + ",\n".join(points[start:end]) + "\n            ]" if end - start >= LEAST_POINTS else "null"
         for start, end in pairwise(polygons.offsets.tolist())
     ]
