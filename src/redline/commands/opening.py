@@ -11,7 +11,7 @@ from typing import Any
 from redline.commands.sessions import open_onnx
 from redline.core.artifact import Argument, Engine, Layers, OnnxModel, Precision
 from redline.core.errors import ArtifactError, EngineMismatchError, InputError
-from redline.core.preprocess import Preprocess
+from redline.core.preprocess import Detection, Preprocess, Usage
 from redline.core.session import Session
 from redline.networks.table import MODELS
 from redline.verification.tolerance import coarsest
@@ -26,6 +26,7 @@ class Opened:
 
     Attributes:
         precision: The coarsest that any of its layers has, which explains its errors.
+        detection: What its outputs mean, for a detector.
         asset: Labelled data shipped with Redline that fits it.
         assumption: How images are prepared, in words, where nobody said it.
         notes: What the user should know.
@@ -37,9 +38,15 @@ class Opened:
     precision: Precision
     preprocess: Preprocess | None = None
     class_names: tuple[str, ...] | None = None
+    detection: Detection | None = None
     asset: str | None = None
     assumption: str | None = None
     notes: tuple[str, ...] = ()
+
+    @property
+    def usage(self) -> Usage:
+        """How it is fed and what its outputs mean, in one."""
+        return Usage(preprocess=self.preprocess, class_names=self.class_names or (), detection=self.detection)
 
 
 def open_any(
@@ -124,6 +131,7 @@ def _open_file(path: Path, threads: int, *, as_it_is: bool) -> Opened:
         precision=coarsest(model.layers),
         preprocess=preprocess,
         class_names=model.usage.class_names or None,
+        detection=model.usage.detection,
         assumption=_assumed(preprocess) if preprocess and not told else None,
     )
 
@@ -159,6 +167,7 @@ def _open_engine(path: Path, threads: int, fallback: Sequence[str] = ()) -> Open
         precision=coarsest(layers) if reasons else _engine_precision(engine),
         preprocess=preprocess,
         class_names=engine.usage.class_names or None,
+        detection=engine.usage.detection,
         assumption=_assumed(preprocess) if preprocess and not told else None,
         notes=reasons,
     )
@@ -215,6 +224,7 @@ def _open_manifest(path: Path, threads: int) -> Opened:
         precision=opened.precision,
         preprocess=preprocess or opened.preprocess,
         class_names=class_names,
+        detection=opened.detection,
         assumption=None if preprocess else opened.assumption,
         notes=notes,
     )
@@ -243,6 +253,7 @@ def _rebuilt(engine: Path, model: Path, threads: int) -> Opened:
         session=open_onnx(read, backend=description["backend"], options=options),
         layers=read.layers,
         precision=coarsest(read.layers, Layers.of(dict(description["layers"]))),
+        detection=read.usage.detection,
     )
 
 

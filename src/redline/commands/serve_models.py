@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from redline.backends import BACKENDS, load_backend
 from redline.backends.refusals import check_platform
 from redline.commands.opening import MANIFEST, Opened, open_any
+from redline.commands.serve_detection import detection_of
 from redline.core.artifact import Argument, Engine
 from redline.core.errors import ArtifactError, EngineMismatchError, InputError
 from redline.core.preprocess import Preprocess
@@ -133,6 +134,8 @@ def _open(path: Path, threads: int, instances: int | None) -> Loaded:
 def _loaded(target: _Target, opened: Opened, sessions: list[Session], wanted: int) -> Loaded:
     session = opened.session
     assumed = None if target.preprocess else opened.assumption
+    preprocess = target.preprocess or opened.preprocess
+    detection, doubts = detection_of(opened, preprocess)
     return Loaded(
         runs=tuple(sessions[index % len(sessions)] for index in range(wanted)),
         signature=session.signature,
@@ -141,11 +144,12 @@ def _loaded(target: _Target, opened: Opened, sessions: list[Session], wanted: in
         platform=_PLATFORMS.get(target.backend, "redline"),
         size_bytes=target.size_bytes,
         close=lambda: _close(sessions),
-        preprocess=target.preprocess or opened.preprocess,
+        preprocess=preprocess,
         class_names=target.class_names or opened.class_names,
+        detection=detection,
         device=target.device,
         batch_sizes=session.batch_sizes if isinstance(session, SupportsProfiles) else (),
-        notes=(*target.notes, *opened.notes, *((assumed,) if assumed else ())),
+        notes=(*target.notes, *opened.notes, *((assumed,) if assumed else ()), *doubts),
     )
 
 

@@ -14,6 +14,8 @@ from redline.core.tensor import Array, Dim, Signature
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
 SMALLEST_SIDE_PX = 8
+_ORIENTATION = 0x0112  # of EXIF
+_TURNED = frozenset({5, 6, 7, 8})  # by a quarter
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
@@ -107,6 +109,22 @@ def read_image(path: Path, preprocess: Preprocess) -> Array:
         raise DataError("its bytes are not those of an image") from error
     except Exception as error:  # the decoders raise almost everything on bytes that nobody vouches for
         raise DataError(f"broken ({str(error).strip() or type(error).__name__})") from error
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Height and width of an image file in pixels, upright, without decoding it.
+
+    Raises:
+        DataError: the file is no image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_FORMATS) as image:
+                turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+                return (image.width, image.height) if turned else (image.height, image.width)
+    except Exception as error:
+        raise DataError(f"{path} is not an image ({str(error).strip() or type(error).__name__})") from error
 
 
 def _refuse_small(image: Image.Image, smallest_px: int) -> None:

@@ -95,7 +95,9 @@ def layout_of(
 
 
 def candidates_of(predictions: Array, layout: Layout, confidence: float) -> Candidates:
-    """The candidates of one image, above ``confidence``, in the order of the head; those of no finite size are none.
+    """The candidates of one image, above ``confidence``, in the order of the head.
+
+    Boxes of no finite size or score, as an overflow in half precision makes them, are left out.
 
     Args:
         predictions: One row of the batch: (4 + classes, n), (n, 5 + classes) or (n, 6), each with its shares of masks.
@@ -109,7 +111,7 @@ def candidates_of(predictions: Array, layout: Layout, confidence: float) -> Cand
         found = _of_v5(values, layout, confidence)
     else:
         found = _finished(values, confidence)
-    usable = np.isfinite(found.boxes).all(axis=1)
+    usable = np.isfinite(found.boxes).all(axis=1) & np.isfinite(found.scores)
     return found if usable.all() else found.take(np.flatnonzero(usable))
 
 

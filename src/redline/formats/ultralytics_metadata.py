@@ -12,7 +12,13 @@ _LONGEST_TEXT = 1 << 20
 _MOST_CLASSES = 100_000
 _TASKS: dict[str, DetectionTask] = {"detect": "detect", "segment": "segment"}
 _Resize = Literal["crop", "letterbox"]
-_RESIZES: dict[str, _Resize] = dict.fromkeys(("detect", "segment", "pose", "obb"), "letterbox") | {"classify": "crop"}
+_RESIZES: dict[str, _Resize] = {
+    "detect": "letterbox",
+    "segment": "letterbox",
+    "pose": "letterbox",
+    "obb": "letterbox",
+    "classify": "crop",
+}
 
 
 def usage_of_metadata(told: Mapping[str, Any], input_shape: tuple[int, ...] = ()) -> Usage:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 import orjson
 
-from redline.core.errors import RequestError, SignatureError
+from redline.core.errors import MissingDependencyError, RequestError, SignatureError
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Array, TensorSpec
 from redline.data.images import prepare
@@ -25,6 +26,19 @@ _DECODERS = max(2, os.cpu_count() or 2)
 _LENGTH_BYTES = 4
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageBatch:
+    """Images as a model takes them.
+
+    Attributes:
+        inputs: By name.
+        sizes_hw: Height and width of each image in pixels, before anything was done to it.
+    """
+
+    inputs: dict[str, Array]
+    sizes_hw: tuple[tuple[int, int], ...]
+
+
 class ImageInputs:
     """Decodes a few images at a time, whoever asks."""
 
@@ -32,7 +46,7 @@ class ImageInputs:
         self._limits = limits
         self._gate = threading.BoundedSemaphore(_DECODERS)
 
-    def batch_of(self, served: Version, files: Sequence[bytes]) -> dict[str, Array]:
+    def batch_of(self, served: Version, files: Sequence[bytes]) -> ImageBatch:
         """The input that images make; a batch that is fixed in the model's file is filled up with the last of them.
 
         Raises:
@@ -48,14 +62,15 @@ class ImageInputs:
         wanted = signature.fixed_batch or len(files)
         if len(files) > wanted:
             raise RequestError(f"model '{served.name}' takes at most {wanted} images at once, got {len(files)}")
-        batch = [self._image(file, preprocess, spec) for file in files]
+        images = [self._image(file, preprocess, spec, served.name) for file in files]
+        batch = [array for array, _ in images]
         batch += [batch[-1]] * (wanted - len(batch))
         inputs = {spec.name: batch[0][None] if len(batch) == 1 else np.stack(batch)}
         try:
             signature.check(inputs)
         except SignatureError as error:
             raise RequestError(str(error)) from error
-        return inputs
+        return ImageBatch(inputs=inputs, sizes_hw=tuple(size for _, size in images))
 
     def replaced(self, served: Version, body: bytes, header_length: int | None) -> tuple[bytes, int | None]:
         """A request of the Open Inference Protocol in which encoded images have become the tensor that they stand for.
@@ -81,20 +96,30 @@ class ImageInputs:
         fixed = served.loaded.signature.fixed_batch
         if fixed is not None and fixed != len(files):
             raise RequestError(f"model '{served.name}' takes {fixed} images at once, got {len(files)}")
-        array = self.batch_of(served, files)[inputs[0].name]
+        array = self.batch_of(served, files).inputs[inputs[0].name]
         one |= {"datatype": datatype_of(array.dtype), "shape": list(array.shape)}
         one["parameters"] = {"binary_data_size": array.nbytes}
         changed = orjson.dumps(header)
         return changed + array.tobytes(), len(changed)
 
-    def _image(self, file: bytes, preprocess: Preprocess, spec: TensorSpec) -> Array:
+    def _image(
+        self, file: bytes, preprocess: Preprocess, spec: TensorSpec, model: str
+    ) -> tuple[Array, tuple[int, int]]:
+        """One image as a row of the input, with its height and width."""
         if not self._gate.acquire(timeout=self._limits.deadline_s):
             raise RequestError("the server is busy decoding images", status=503, retry_after_s=1)
         try:
             image = decode_image(file, most_pixels=self._limits.image_pixels)
-            return prepare(image, preprocess).astype(spec.numpy_dtype, copy=False)
+            prepared = prepare(image, preprocess)
+        except MissingDependencyError as error:
+            raise RequestError(
+                f"this server takes no images for model '{model}', as it lacks {error.package}; send tensors as "
+                "application/json",
+                status=500,
+            ) from error
         finally:
             self._gate.release()
+        return prepared.astype(spec.numpy_dtype, copy=False), (image.height, image.width)
 
 
 def _object(text: bytes) -> dict[str, Any]:

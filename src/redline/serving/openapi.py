@@ -12,6 +12,7 @@ import numpy as np
 
 from redline.core.errors import RequestError
 from redline.core.tensor import TensorSpec
+from redline.detection.decoding import CONFIDENCE, IOU
 from redline.serving.datatypes import DATATYPES, ONLY_BINARY, datatype_of, protocol_shape
 from redline.serving.images import CONTENT_TYPES
 from redline.serving.limits import Limits
@@ -38,7 +39,8 @@ _MEANINGS = {
 }
 _SUMMARIES: dict[Name, str] = {
     "infer": "Run a model: Open Inference Protocol, JSON or with binary tensors",
-    "predict": "Run a model on an image or on JSON; a classifier's answer are its most probable classes",
+    "predict": "Run a model on an image or on JSON; a classifier answers with its most probable classes, a detector "
+    "with boxes in pixels of the image",
     "server": "Name, version and extensions of the server",
     "live": "Whether the server runs",
     "ready": "Whether the server answers for its models",
@@ -142,6 +144,7 @@ def _other_parameters(route: Route, served: list[Version]) -> Iterable[_Json]:
             "description": "How many classes of each row.",
             "schema": {"type": "integer", "minimum": 1, "maximum": MOST_TOP, "default": 5},
         }
+        yield from _thresholds(served)
         numbers = sorted({one.number for one in served})
         schema: _Json = {"type": "string", "enum": numbers} if numbers else {"type": "string"}
         yield {"name": "version", "in": "query", "description": "The newest where none is named.", "schema": schema}
@@ -155,6 +158,17 @@ def _other_parameters(route: Route, served: list[Version]) -> Iterable[_Json]:
     if route.is_inference:
         encodings = ["identity", "gzip", "deflate"]
         yield {"name": "Content-Encoding", "in": "header", "schema": {"type": "string", "enum": encodings}}
+
+
+def _thresholds(served: list[Version]) -> Iterable[_Json]:
+    if not any(one.loaded.detection for one in served):
+        return
+    for name, default, said in (
+        ("confidence", CONFIDENCE, "Of a detector: boxes with this score or less are left out."),
+        ("iou", IOU, "Of a detector: intersection over union above which the lesser of two boxes of a class goes."),
+    ):
+        schema: _Json = {"type": "number", "minimum": 0, "maximum": 1, "default": default}
+        yield {"name": name, "in": "query", "description": said, "schema": schema}
 
 
 def _success(route: Route) -> _Json:
@@ -245,6 +259,17 @@ def _schemas(served: list[Version], limits: Limits) -> _Json:
         optional=("data", "parameters"),
     )
     guess = _object({"class": _COUNT, "name": {"type": ["string", "null"]}, "probability": _NUMBER})
+    points = {**_list(_NUMBER), "minItems": 2, "maxItems": 2}
+    box = _object(
+        {
+            "class": _COUNT,
+            "name": {"type": ["string", "null"]},
+            "score": _NUMBER,
+            "box": {**_list(_NUMBER), "minItems": 4, "maxItems": 4, "description": "x0, y0, x1, y1 in pixels"},
+            "polygon": _list(points),
+        },
+        optional=("polygon",),
+    )
     times = _object(dict.fromkeys(("queue", "decode", "infer", "encode"), _NUMBER))
     schemas: _Json = {
         "Error": _object({"error": _TEXT}),
@@ -271,10 +296,11 @@ def _schemas(served: list[Version], limits: Limits) -> _Json:
                 "version": _TEXT,
                 "id": _TEXT,
                 "predictions": _list(_list(guess)),
+                "boxes": _list(_list(box)),
                 "outputs": _list(_object({"name": _TEXT, "datatype": datatype, "shape": shape, "data": {}})),
                 "ms": times,
             },
-            optional=("id", "predictions", "outputs"),
+            optional=("id", "predictions", "boxes", "outputs"),
         ),
         "Status": _object({"state": {"enum": ["starting", "ready", "draining"]}, "models": _list({"type": "object"})}),
         "Description": {"type": "object"},

@@ -1,4 +1,4 @@
-"""The friendly route: an image or plain JSON in, classes with their names out."""
+"""The friendly route: an image or plain JSON in, classes with their names or boxes out."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from redline.core.errors import RequestError
 from redline.core.tensor import Array
 from redline.serving import protocol
 from redline.serving.answers import Call, Reply, json_reply
+from redline.serving.boxes import Boxes, boxes_for
 from redline.serving.datatypes import datatype_of
 from redline.serving.image_inputs import ImageInputs
 from redline.serving.images import CONTENT_TYPES, looks_like_image
@@ -48,6 +49,7 @@ class Predict:
         body = protocol.inflate(call.body, call.headers.get("content-encoding"), limits)
         content_type = call.headers.get("content-type", "")
         kind = content_type.partition(";")[0].strip().lower()
+        sizes_hw: Sequence[tuple[int, int]] | None = None
         if kind == "application/json":
             request = protocol.parse_tensors(body, served.loaded.signature, limits, model=served.name)
             inputs, rows = request.inputs, request.rows
@@ -56,27 +58,36 @@ class Predict:
             from redline.serving.multipart import files_of
 
             files = files_of(body, content_type, most_files=limits.batch_rows)
-            inputs, rows = self._images.batch_of(served, files), len(files)
+            batch = self._images.batch_of(served, files)
+            inputs, rows, sizes_hw = batch.inputs, len(files), batch.sizes_hw
         elif kind in CONTENT_TYPES or (kind in ("", "application/octet-stream") and looks_like_image(body)):
-            inputs, rows = self._images.batch_of(served, [body]), 1
+            batch = self._images.batch_of(served, [body])
+            inputs, rows, sizes_hw = batch.inputs, 1, batch.sizes_hw
         else:
             raise RequestError(
                 f"got the Content-Type '{kind[:64] or 'none'}', expected {', '.join(CONTENT_TYPES)}, "
                 "multipart/form-data or application/json",
                 status=415,
             )
+        detection = served.loaded.detection
+        boxes: Boxes | None = None
+        if detection is not None:
+            boxes = boxes_for(served, detection, inputs, call.query, sizes_hw=sizes_hw, rows=rows)
         return Asked(
             inputs=inputs,
             rows=rows,
-            encode=lambda outputs, spent: _encode(served, outputs, spent, rows=rows, top=top),
+            encode=lambda outputs, spent: _encode(served, outputs, spent, boxes, rows=rows, top=top),
         )
 
 
-def _encode(served: Version, outputs: Mapping[str, Array], spent: Spent, *, rows: int, top: int) -> Reply:
+def _encode(
+    served: Version, outputs: Mapping[str, Array], spent: Spent, boxes: Boxes | None, *, rows: int, top: int
+) -> Reply:
     # What comes of filling up a batch that is fixed in the file is cut off again.
     begun = time.perf_counter()
     outputs = {name: array[:rows] if array.ndim else array for name, array in outputs.items()}
-    answer = {"model": served.name, "version": served.number, **_said(outputs, served.loaded.class_names, top)}
+    said = {"boxes": boxes.of(outputs)} if boxes else _said(outputs, served.loaded.class_names, top)
+    answer = {"model": served.name, "version": served.number, **said}
     times = {"queue": spent.queue_s, "decode": spent.decode_s, "infer": spent.infer_s}
     times["encode"] = time.perf_counter() - begun
     answer["ms"] = {phase: round(1000 * seconds, 3) for phase, seconds in times.items()}

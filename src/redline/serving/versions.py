@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from redline.core.errors import InputError, SignatureError
-from redline.core.preprocess import Preprocess
+from redline.core.preprocess import Detection, Preprocess
 from redline.core.tensor import Array, Signature, TensorSpec
 from redline.serving.scheduling import Batching, Run, Scheduler
 from redline.serving.statistics import Statistics
@@ -33,6 +33,7 @@ class Loaded:
         backend: Its name in the table of backends, or ``torch``.
         platform: Triton's word for it.
         device: ``cpu`` or ``cuda``.
+        detection: What its outputs mean, for a detector; None for any other model.
         batch_sizes: Smallest to largest that it was prepared for; empty where it takes any.
         notes: What the user should know.
         close: Frees it; called once, when nothing runs any more.
@@ -47,6 +48,7 @@ class Loaded:
     close: Callable[[], None]
     preprocess: Preprocess | None = None
     class_names: tuple[str, ...] | None = None
+    detection: Detection | None = None
     device: str = "cpu"
     batch_sizes: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
