@@ -1,0 +1,1 @@
+"""Look at detections on their slide, in a browser on this machine."""
