@@ -1,0 +1,97 @@
+"""Open a TensorRT engine of whatever origin: Redline's, Ultralytics', or a bare plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from redline.core.artifact import Engine, Step
+from redline.core.preprocess import Usage
+from redline.core.session import Session
+from scale.models.engine_file import read_engine_file
+
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OpenEngine:
+    """A session with what the file says about it.
+
+    Attributes:
+        runtime: ``tensorrt`` or ``tensorrt-rtx``.
+        precision: As read from the engine when it was built; of an engine that Redline did not build what its header
+            says, else ``unknown``.
+    """
+
+    session: Session
+    usage: Usage
+    runtime: str
+    precision: str
+
+
+def history_of(path: Path) -> tuple[Step, ...]:
+    """How an engine came to be; empty where nobody wrote it down.
+
+    Raises:
+        ArtifactError: its description is broken.
+    """
+    return Engine.described(path).provenance if _described(path) else ()
+
+
+def open_engine_file(path: Path, *, device: int = 0) -> OpenEngine:
+    """Open an engine on a GPU.
+
+    Raises:
+        EngineMismatchError: it is of another GPU or TensorRT, or its bytes are not those that were saved.
+        ArtifactError: the file or its description is broken.
+        DeviceError: there is no such GPU.
+        MissingDependencyError: TensorRT is not installed.
+    """
+    return _open_described(path, device) if _described(path) else _open_foreign(path, device)
+
+
+def usage_of_header(metadata: Mapping[str, Any]) -> Usage:
+    """What the description before an engine of Ultralytics' says, where values are JSON's own and not text."""
+    from redline.formats.ultralytics_metadata import usage_of_metadata
+
+    told = dict(metadata)
+    names = told.get("names")
+    if isinstance(names, Mapping):  # JSON has made texts of the indices
+        told["names"] = {int(key) if str(key).isdigit() else key: name for key, name in names.items()}
+    return usage_of_metadata({key: str(value) for key, value in told.items()})
+
+
+def precision_of_header(metadata: Mapping[str, Any]) -> str:
+    """What the engine was built in, as its header says."""
+    arguments = metadata.get("args")
+    said = {**metadata, **(arguments if isinstance(arguments, Mapping) else {})}
+    if "half" not in said and "int8" not in said:
+        return UNKNOWN
+    return "int8" if said.get("int8") else "fp16" if said.get("half") else "fp32"
+
+
+def _described(path: Path) -> bool:
+    return path.with_name(path.name + ".engine.json").is_file()
+
+
+def _open_described(path: Path, device: int) -> OpenEngine:
+    from redline.backends import load_backend
+
+    engine = Engine.read(path)
+    options = {**engine.options, **({"device": device} if "device" in engine.options else {})}
+    session = load_backend(engine.backend, options).load(engine)
+    return OpenEngine(session=session, usage=engine.usage, runtime=engine.backend, precision=engine.layers.describe())
+
+
+def _open_foreign(path: Path, device: int) -> OpenEngine:
+    from redline.backends.tensorrt.plans import open_plan
+
+    file = read_engine_file(path)
+    return OpenEngine(
+        session=open_plan(file.plan, name=path.name, device=device),
+        usage=usage_of_header(file.metadata) if file.metadata is not None else Usage(),
+        runtime="tensorrt",
+        precision=precision_of_header(file.metadata or {}),
+    )

@@ -1,0 +1,212 @@
+"""Open a model by its TensorRT engine where that works, else by what lies beside it, with a warning that says why."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+from redline.core.artifact import Argument
+from redline.core.errors import EngineMismatchError, InputError, RedlineError
+from scale.models.engines import history_of, open_engine_file
+from scale.models.files import MissingModelError, ModelFiles, find_files, why_stale
+from scale.models.loaded import OpenModel, Origin, loaded
+from scale.models.places import Place, place_of
+from scale.models.spec import ENGINE_SUFFIXES, ModelSpec
+
+#: Whether an engine is used where there is one, expected to be there, or never looked for.
+EngineUse = Literal["if-there", "expected", "never"]
+OnnxRuntime = Literal["auto", "onnxruntime", "onnxruntime-cuda", "openvino"]
+
+
+class FallbackWarning(UserWarning):
+    """Something else answers than what was asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Candidate:
+    """A way to open the model."""
+
+    path: Path
+    runtime: str
+    open: Callable[[], OpenModel]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Request:
+    """What was asked for, what is there, and what did not work so far."""
+
+    spec: ModelSpec
+    files: ModelFiles
+    place: Place
+    threads: int
+    failures: list[tuple[str, Exception]] = field(default_factory=list)
+
+    def try_to_open(self, candidate: _Candidate) -> OpenModel | None:
+        """The model, or None: then the reason is kept."""
+        try:
+            return candidate.open()
+        except (RedlineError, ImportError, OSError) as error:
+            told = str(error)
+            self.failures.append((told if candidate.path.name in told else f"{candidate.path.name}: {told}", error))
+            return None
+
+    def failure(self, otherwise: Exception) -> Exception:
+        """What to raise: the only failure itself, several as one."""
+        if len(self.failures) == 1:
+            return self.failures[0][1]
+        if self.failures:
+            return EngineMismatchError("; ".join(reason for reason, _ in self.failures))
+        return otherwise
+
+
+def open_model(
+    spec: ModelSpec,
+    *,
+    device: str = "auto",
+    threads: int = 0,
+    fallback: bool = True,
+    engine: EngineUse = "if-there",
+    onnx_runtime: OnnxRuntime = "auto",
+) -> OpenModel:
+    """Open a model; a :class:`FallbackWarning` says where something else answers than what was asked for.
+
+    Args:
+        spec: The model.
+        device: ``auto`` takes a GPU where there is one; ``cpu``, ``cuda`` or ``cuda:1``.
+        threads: Of runtimes on the CPU; 0 lets them choose.
+        fallback: Whether something else may answer where no engine works. Without it that is an error.
+        engine: ``expected`` also warns where there is no engine; ``never`` does not look for one.
+        onnx_runtime: What runs ONNX files.
+
+    Raises:
+        InputError: no file of the model is there, or it is not the model that the spec describes.
+        EngineMismatchError: nothing that may answer can be used; has every reason.
+        MissingDependencyError: a package is missing that the only file needs.
+    """
+    request = _Request(spec=spec, files=find_files(spec.path), place=place_of(device), threads=threads)
+    _check_choices(engine, onnx_runtime, request.place, fallback=fallback)
+    if engine != "never" and not request.place.cpu_wanted:
+        for path in request.files.engines:
+            opened = request.try_to_open(_engine_candidate(request, path))
+            if opened is not None:
+                return opened
+    if not fallback:
+        raise request.failure(_no_engine(request.files))
+    missing = _missing(request, engine)
+    for candidate in _others(request, onnx_runtime):
+        opened = request.try_to_open(candidate)
+        if opened is not None:
+            return _told(opened, [*missing, *(reason for reason, _ in request.failures)])
+    raise request.failure(_nothing(request.files))
+
+
+def _engine_candidate(request: _Request, path: Path) -> _Candidate:
+    def open_it() -> OpenModel:
+        files = request.files
+        stale = why_stale(path, history_of(path), files.sources)
+        if stale:
+            raise EngineMismatchError(f"{stale}; type: scale convert --model {files.torch or files.onnx}")
+        opened = open_engine_file(path, device=request.place.index)
+        origin = Origin(path=path, runtime=opened.runtime, precision=opened.precision)
+        return loaded(request.spec, origin, opened.session, opened.usage)
+
+    return _Candidate(path=path, runtime="tensorrt", open=open_it)
+
+
+def _others(request: _Request, onnx_runtime: OnnxRuntime) -> list[_Candidate]:
+    """What answers instead of an engine, best first: on a GPU what runs there, else ONNX before PyTorch."""
+    files, found = request.files, []
+    if files.onnx is not None:
+        runtimes = request.place.onnx_runtimes() if onnx_runtime == "auto" else [onnx_runtime]
+        found = [_onnx_candidate(request, files.onnx, runtime) for runtime in runtimes]
+    if files.torch is not None:
+        found.append(_torch_candidate(request, files.torch))
+    if request.place.on_gpu and onnx_runtime == "auto":
+        found.sort(key=lambda candidate: candidate.runtime == "onnxruntime")
+    return found
+
+
+def _onnx_candidate(request: _Request, path: Path, runtime: str) -> _Candidate:
+    def open_it() -> OpenModel:
+        from redline.commands.sessions import open_onnx
+        from redline.formats.onnx_file import read_onnx
+
+        model, torch = read_onnx(path), request.files.torch
+        stale = why_stale(path, model.provenance, [torch] if torch and request.files.named != path else [])
+        if stale:
+            raise EngineMismatchError(f"{stale}; export it again")
+        on_gpu = runtime == "onnxruntime-cuda"
+        options: dict[str, Argument] = {"device": request.place.index} if on_gpu else {"threads": request.threads}
+        session = open_onnx(model, backend=runtime, options=options)
+        origin = Origin(path=path, runtime=runtime, precision=model.layers.describe())
+        return loaded(request.spec, origin, session, model.usage)
+
+    return _Candidate(path=path, runtime=runtime, open=open_it)
+
+
+def _torch_candidate(request: _Request, path: Path) -> _Candidate:
+    def open_it() -> OpenModel:
+        from scale.models.ultralytics import open_torch
+
+        opened = open_torch(
+            path, device=request.place.torch_name, threads=request.threads, input_px=request.spec.input_px
+        )
+        origin = Origin(path=path, runtime="torch", precision=opened.precision)
+        return loaded(request.spec, origin, opened.session, opened.usage)
+
+    return _Candidate(path=path, runtime="torch", open=open_it)
+
+
+def _missing(request: _Request, engine: EngineUse) -> list[str]:
+    """What was asked for and is not there."""
+    files = request.files
+    if engine == "expected" and not files.engines and not request.place.cpu_wanted:
+        return [f"there is no {_engine_words(files)}"]
+    return [] if files.named.is_file() else [f"{files.named.name} is not there"]
+
+
+def _told(opened: OpenModel, reasons: list[str]) -> OpenModel:
+    if not reasons:
+        return opened
+    asked, answers = opened.spec.path.name, opened.origin.path.name
+    by = opened.runtime if answers == asked else f"{opened.runtime} ({answers})"
+    note = f"{asked} is run by {by}: {'; '.join(reasons)}"
+    warnings.warn(note, FallbackWarning, stacklevel=3)
+    return replace(opened, notes=(note, *opened.notes))
+
+
+def _engine_words(files: ModelFiles) -> str:
+    names = " or ".join(files.named.with_suffix(suffix).name for suffix in ENGINE_SUFFIXES)
+    return f"{names} ({_how_to_convert(files)})"
+
+
+def _how_to_convert(files: ModelFiles) -> str:
+    return f"type: scale convert --model {files.torch or files.onnx or files.named}"
+
+
+def _no_engine(files: ModelFiles) -> Exception:
+    return MissingModelError(
+        f"{files.named}: there is no {_engine_words(files)}, and nothing else may answer; "
+        "fallback_to_pt=True would allow it"
+    )
+
+
+def _nothing(files: ModelFiles) -> Exception:
+    if files.named.is_file():  # an engine that is not to be used
+        return MissingModelError(f"{files.named} is an engine; beside it is no .onnx or .pt file that runs without one")
+    return MissingModelError(f"{files.named} is not there, nor is an .onnx, .pt or .engine file of that name")
+
+
+def _check_choices(engine: str, onnx_runtime: str, place: Place, *, fallback: bool) -> None:
+    for what, value, choices in (
+        ("engine", engine, get_args(EngineUse)),
+        ("onnx_runtime", onnx_runtime, get_args(OnnxRuntime)),
+    ):
+        if value not in choices:
+            raise InputError(f"{what} is {value!r}, expected one of {', '.join(choices)}")
+    if not fallback and (engine == "never" or place.cpu_wanted):
+        why = "no engine is to be used" if engine == "never" else "device cpu runs no engine"
+        raise InputError(f"{why}, and nothing else may answer; allow a fallback, or take another device")
