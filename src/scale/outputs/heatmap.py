@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,8 @@ class HeatmapWriter(Writer):
 def _full_counts(counts: Array) -> Array:
     """For each class the count from which its colour is full: at least 1."""
     tops = [np.percentile(layer[layer > 0], _FULL_PERCENTILE) if layer.any() else 1 for layer in counts]
-    return np.ceil(np.array(tops)).astype(np.uint32)
+    full: Array = np.ceil(np.array(tops)).astype(np.uint32)
+    return full
 
 
 def _picture(counts: Array, full: Array, colours: list[Colour]) -> Array:
@@ -121,7 +124,10 @@ def _write_tiff(path: Path, counts: Array, info: SlideInfo, downsample: int) -> 
     pixels = counts.astype(np.uint16) if counts.max(initial=0) <= np.iinfo(np.uint16).max else counts
     if not len(counts):
         pixels = np.zeros((1, *counts.shape[1:]), np.uint16)
-    metadata: dict[str, Any] = {"axes": "CYX", "Channel": {"Name": list(info.names) or ["nothing"]}}
+    content = uuid.UUID(bytes=hashlib.sha256(pixels.tobytes()).digest()[:16])
+    # Without a UUID of its own every file would get one from the clock.
+    metadata: dict[str, Any] = {"axes": "CYX", "UUID": content.urn, "Creator": "scale"}
+    metadata["Channel"] = {"Name": list(info.names) or ["nothing"]}
     if info.mpp is not None:
         size = round(info.mpp * downsample, 6)
         metadata |= {"PhysicalSizeX": size, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": size, "PhysicalSizeYUnit": "µm"}

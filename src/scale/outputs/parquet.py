@@ -14,7 +14,7 @@ from redline.core.errors import DataError
 from redline.detection.results import Detections
 from scale.outputs.base import SlideInfo, Writer
 from scale.outputs.sorting import SortedRows
-from scale.outputs.table import METADATA_KEY, detections_of, file_schema, named, rows_of
+from scale.outputs.table import BOX, METADATA_KEY, detections_of, file_schema, named, rows_of
 
 _GROUP_ROWS = 1 << 16
 _COMPRESSION = "zstd"
@@ -108,8 +108,8 @@ def _may_touch(group: Any, within: tuple[float, float, float, float] | None) -> 
     if within is None:
         return True
     columns = {group.column(index).path_in_schema: group.column(index) for index in range(group.num_columns)}
-    edges = {name: columns[name].statistics if name in columns else None for name in ("x0", "y0", "x1", "y1")}
-    if any(edge is None or not edge.has_min_max for edge in edges.values()):
+    edges: dict[str, Any] = {name: columns[name].statistics for name in BOX if name in columns}
+    if len(edges) < len(BOX) or any(edge is None or not edge.has_min_max for edge in edges.values()):
         return True
     x0, y0, x1, y1 = within
     return bool(edges["x0"].min < x1 and edges["y0"].min < y1 and edges["x1"].max > x0 and edges["y1"].max > y0)

@@ -6,6 +6,7 @@ import gzip
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -155,9 +156,9 @@ def _twice_area(ring: Ring) -> float:
 
 
 def _is_rectangle(ring: Ring, xs: Sequence[float], ys: Sequence[float]) -> bool:
-    if len(ring) != _RECTANGLE_POINTS:
+    if len(ring) != _RECTANGLE_POINTS or len(set(zip(xs, ys, strict=True))) != _RECTANGLE_POINTS - 1:
         return False
-    return len(set(xs)) == len(set(ys)) == 2 and len(set(zip(xs, ys, strict=True))) == _RECTANGLE_POINTS - 1
+    return all(x == then_x or y == then_y for (x, then_x), (y, then_y) in zip(pairwise(xs), pairwise(ys), strict=True))
 
 
 def _name_of(properties: Mapping[str, Any]) -> str:

@@ -28,7 +28,7 @@ class TextWriter(Writer):
         super().__init__(path, info)
         self._between, self._tail = between, tail
         self._raw = self._scratch.open("wb")
-        self._file: IO[bytes] = self._raw
+        self._file: IO[bytes] | gzip.GzipFile = self._raw
         if path.suffix == ".gz":
             self._file = gzip.GzipFile("", "wb", _LEVEL, self._raw, mtime=0)
         self._begun = False
