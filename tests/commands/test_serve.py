@@ -200,6 +200,7 @@ def test_options_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     words = "serve a.onnx b=c.onnx --repository d --host ::1 --port 1 --max-batch 4 --max-delay-ms 2 --threads 3"
     words += " --instances 5 --runner waitress --shadow b=e.onnx --shadow-rate 0.5 --token-file t --admin-token-file u"
     words += " --limit-body 2MiB --deadline 6 --queue 7 --poll 8 --drain-delay 9 --reject-nonfinite --quiet"
+    words += " --keep 2 --allow-signature-change"
     assert main(words.split()) == 0
     models, options = seen[0]
     assert list(map(str, models)) == ["a.onnx", "b=c.onnx", "d"]
@@ -210,6 +211,20 @@ def test_options_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (options.shadows, options.shadow_rate) == ({"b": "e.onnx"}, 0.5)
     assert (options.token_file, options.admin_token_file) == (Path("t"), Path("u"))
     assert (options.poll_s, options.drain_delay_s) == (8, 9)
+    assert (options.keep, options.allow_signature_change) == (2, True)
+
+
+def test_two_versions_answer_where_two_are_kept(onnx_file: Path, tmp_path: Path) -> None:
+    for number in "123":
+        folder = tmp_path / "models" / "digits" / number
+        folder.mkdir(parents=True)
+        shutil.copy(onnx_file, folder / "model.onnx")
+    for keep, versions in ((1, ["3"]), (2, ["2", "3"])):
+        made = make_server(tmp_path / "models", ServeOptions(keep=keep, instances=1))
+        try:
+            assert made.server.models.versions("digits") == versions
+        finally:
+            made.close()
 
 
 @pytest.mark.parametrize(
@@ -221,6 +236,7 @@ def test_options_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
         (["MODEL", "--runner", "nginx"], "got runner 'nginx'"),
         (["MODEL", "--limit-body", "much"], "got limit-body 'much'"),
         (["MODEL", "--max-batch", "0"], "got max-batch 0"),
+        (["MODEL", "--keep", "0"], "got keep 0"),
         (["MODEL", "--shadow-rate", "2", "--shadow", "MODEL"], "rate is 2.0"),
         (["MODEL", "--token-file", "nowhere"], "nowhere could not be read"),
         (["MODEL", "MODEL"], "two models are called digits"),

@@ -48,6 +48,10 @@ def serve_command(
     deadline: Annotated[float, typer.Option(metavar="S", help="The longest that a request waits and runs.")] = 30.0,
     queue: Annotated[int, typer.Option(help="How many requests may wait for one model.")] = 256,
     poll: Annotated[float, typer.Option(metavar="S", help="Look at a repository again this often; 0 never.")] = 0.0,
+    keep: Annotated[int, typer.Option(metavar="N", help="How many versions of a model answer: the newest.")] = 1,
+    allow_signature_change: Annotated[
+        bool, typer.Option("--allow-signature-change", help="A new version may take or give something else.")
+    ] = False,
     drain_delay: Annotated[float, typer.Option(metavar="S", help="Answer on for so long after SIGTERM.")] = 0.0,
     reject_nonfinite: Annotated[bool, typer.Option("--reject-nonfinite", help="Refuse NaN and infinity.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but warnings and errors.")] = False,
@@ -75,6 +79,8 @@ def serve_command(
         limits=Limits(
             body_bytes=_bytes(limit_body), deadline_s=deadline, queue=queue, reject_nonfinite=reject_nonfinite
         ),
+        keep=keep,
+        allow_signature_change=allow_signature_change,
         poll_s=poll,
         drain_delay_s=drain_delay,
     )

@@ -62,6 +62,8 @@ class ServeOptions:
         token_file: Holds the token that clients need.
         admin_token_file: Holds the token that loading and unloading needs.
         limits: What a request may be.
+        keep: How many versions of a model answer: the newest that load.
+        allow_signature_change: Whether a new version may take the place of one that takes or gives something else.
         poll_s: How often a repository is looked at again; 0 never.
         drain_delay_s: How long it goes on answering after it was told to stop.
         drain_timeout_s: The longest to wait for what is in flight after that.
@@ -79,6 +81,8 @@ class ServeOptions:
     token_file: Path | None = None
     admin_token_file: Path | None = None
     limits: Limits = field(default_factory=Limits)
+    keep: int = 1
+    allow_signature_change: bool = False
     poll_s: float = 0.0
     drain_delay_s: float = 0.0
     drain_timeout_s: float = 30.0
@@ -90,6 +94,8 @@ class ServeOptions:
             raise InputError(f"got runner {self.runner!r}, expected granian, waitress or auto")
         if self.max_batch is not None and self.max_batch < 1:
             raise InputError(f"got max-batch {self.max_batch}, expected 1 or more")
+        if self.keep < 1:
+            raise InputError(f"got keep {self.keep}, expected 1 or more versions")
         for name in ("max_delay_s", "poll_s", "drain_delay_s", "drain_timeout_s"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"got {name} {getattr(self, name)}, expected 0 or more seconds")
@@ -271,13 +277,16 @@ def _settings(options: ServeOptions) -> Settings:
     from redline.serving.models import Settings
     from redline.serving.scheduling import Batching
 
-    queue = options.limits.queue
+    batching: Batching | Literal["auto"] | None = "auto"
     if options.max_batch == 1:
-        return Settings(batching=None, queue=queue)
-    if options.max_batch is None and not options.max_delay_s:
-        return Settings(batching="auto", queue=queue)
+        batching = None
+    elif options.max_batch is not None or options.max_delay_s:
+        batching = Batching(max_rows=options.max_batch or _BATCH_ROWS, max_delay_s=options.max_delay_s)
     return Settings(
-        batching=Batching(max_rows=options.max_batch or _BATCH_ROWS, max_delay_s=options.max_delay_s), queue=queue
+        batching=batching,
+        queue=options.limits.queue,
+        keep=options.keep,
+        allow_signature_change=options.allow_signature_change,
     )
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from redline.backends import BACKENDS, load_backend
 from redline.backends.refusals import check_platform
@@ -23,9 +23,6 @@ from redline.measurement.environment import fingerprint, usable_cores
 from redline.networks.table import MODELS
 from redline.serving.models import Loaded, Opener, Source
 from redline.serving.repository import NAME, is_repository, model_in, versions_in
-
-if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 SIDECAR = ".engine.json"
 _ONNXRUNTIME = "onnxruntime"
@@ -190,11 +187,11 @@ def _onnx(path: Path, threads: int) -> _Target:
 def _compiled(path: Path, backend: str, options: dict[str, Argument]) -> _Target:
     from redline.formats.onnx_file import read_onnx
 
-    external = _external_data(path)
-    model = read_onnx(path)
+    model = read_onnx(path, contained=True)
     scratch = tempfile.TemporaryDirectory(prefix="redline-serve-")
     try:
         folder = Path(scratch.name)
+        external = model.size_bytes > path.stat().st_size
         whole = read_onnx(_in_one_file(path, folder)) if external else model
         engine = load_backend(backend, options).compile(whole, folder)
     except BaseException:
@@ -323,52 +320,6 @@ def _refused(path: Path) -> InputError:
         f"{path} cannot be served: expected an ONNX file, an engine with its {SIDECAR}, or a tune's folder; "
         "a PyTorch model is exported first (redline export), as the server loads no code and no pickle"
     )
-
-
-def _external_data(path: Path) -> bool:
-    """Whether a model keeps weights in other files; those must be in its folder, and nothing has read them yet.
-
-    Raises:
-        ArtifactError: names the place outside.
-    """
-    import onnx
-    from google.protobuf.message import DecodeError
-
-    if not path.is_file():
-        raise ArtifactError(f"{path} is not a file; expected an ONNX model")
-    try:
-        proto = onnx.load_model(str(path), load_external_data=False)
-    except (DecodeError, ValueError):
-        return False  # whoever reads it next says what is wrong with it
-    folder = path.parent.resolve()
-    places = {entry.value for tensor in _tensors(proto) for entry in tensor.external_data if entry.key == "location"}
-    for place in sorted(places):
-        if not (folder / place).resolve().is_relative_to(folder):
-            raise ArtifactError(f"{path} keeps weights in {place!r}, which is outside its folder; copy the file there")
-    return bool(places)
-
-
-def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
-    yield from _graph_tensors(proto.graph)
-    for function in proto.functions:
-        yield from _node_tensors(function.node)
-
-
-def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _node_tensors(graph.node)
-
-
-def _node_tensors(nodes: Sequence[NodeProto]) -> Iterator[TensorProto]:
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                yield from (sparse.values, sparse.indices)
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _graph_tensors(graph)
 
 
 # Names.

@@ -7,11 +7,14 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from importlib import metadata
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, defs, helper, shape_inference
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, checker, defs, helper, shape_inference
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from redline.core.artifact import Layers, OnnxModel, Precision, Step
@@ -29,6 +32,9 @@ _INT8_OPS = frozenset(
     | {"DynamicQuantizeMatMul", "QAttention", "QLinearConvTranspose"}
 )
 _FLOAT_OPS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "FusedConv", "FusedGemm", "FusedMatMul"} | {"LSTM"})
+# Constants that shapes are made of are far smaller.
+_SMALL_ELEMENTS = 1024
+_SIZED = frozenset(helper.get_all_tensor_dtypes()) - {TensorProto.STRING}
 _PRECISION_OF: dict[int, Precision] = {
     TensorProto.FLOAT: "fp32",
     TensorProto.FLOAT16: "fp16",
@@ -51,13 +57,22 @@ def versions(*packages: str) -> dict[str, str]:
     return found
 
 
-def load_proto(path: Path) -> ModelProto:
+def load_proto(path: Path, *, contained: bool = False) -> ModelProto:
     """Load and check a model with all of its data.
+
+    Args:
+        path: The file.
+        contained: Refuse weights that lie outside of its folder, before any is read: for files of strangers.
 
     Raises:
         ArtifactError: the file is missing, empty, truncated, not ONNX, of an opset newer than the installed onnx
-            knows, or its external data is missing or too short.
+            knows, or its external data is missing, too short or outside.
     """
+    return _load(path, contained=contained)[0]
+
+
+def _load(path: Path, *, contained: bool) -> tuple[ModelProto, set[str]]:
+    """A whole model, with the files that its weights came from."""
     if not path.is_file():
         raise ArtifactError(f"{path} is not a file; expected an ONNX model")
     try:
@@ -65,26 +80,33 @@ def load_proto(path: Path) -> ModelProto:
     except (DecodeError, ValueError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path} is truncated or not an ONNX file ({path.stat().st_size} bytes)") from error
     _check_opset(path, proto)
-    _check_external_data(path, proto)
+    if contained:
+        _check_places(path, proto)
+    external = _check_external_data(path, proto)
     try:
         onnx.load_external_data_for_model(proto, str(path.parent))
-        checker.check_model(str(path) if proto.ByteSize() > _TWO_GIB else proto)
+        checker.check_model(str(path) if _weight_bytes(proto) > _TWO_GIB else proto)
     except (checker.ValidationError, ValueError, OSError) as error:
         raise ArtifactError(f"{path} is not a valid ONNX model: {_one_line(error)}") from error
-    return proto
+    return proto, external
 
 
-def read_onnx(path: Path) -> OnnxModel:
+def read_onnx(path: Path, *, contained: bool = False) -> OnnxModel:
     """Describe a model file: signature, opset, the precision that its graph has, its provenance.
 
     Raises:
         ArtifactError: as for :func:`load_proto`; or an input that is not a tensor, or has no shape.
     """
-    return describe(path, load_proto(path))
+    return _describe(path, *_load(path, contained=contained))
 
 
 def describe(path: Path, proto: ModelProto) -> OnnxModel:
     """Like :func:`read_onnx` for a model that is already loaded from ``path``."""
+    stored = onnx.load_model(str(path), load_external_data=False)
+    return _describe(path, proto, {info.location for info in _external_data(stored)})
+
+
+def _describe(path: Path, proto: ModelProto, external: Iterable[str]) -> OnnxModel:
     typed = _with_inferred_types(proto)
     return OnnxModel(
         path=path,
@@ -92,7 +114,7 @@ def describe(path: Path, proto: ModelProto) -> OnnxModel:
         signature=_signature(path, typed),
         opset=opset_of(proto),
         layers=layers_of(typed),
-        size_bytes=_size_bytes(path, proto),
+        size_bytes=path.stat().st_size + sum((path.parent / name).stat().st_size for name in external),
         provenance=_read_provenance(proto),
         usage=_read_usage(proto),
     )
@@ -190,21 +212,54 @@ def _check_opset(path: Path, proto: ModelProto) -> None:
 
 
 def _external_data(proto: ModelProto) -> list[ExternalDataInfo]:
-    return [ExternalDataInfo(tensor) for tensor in proto.graph.initializer if uses_external_data(tensor)]
+    return [ExternalDataInfo(tensor) for tensor in _tensors(proto) if uses_external_data(tensor)]
 
 
-def _size_bytes(path: Path, proto: ModelProto) -> int:
-    """The file's size with that of the files that keep its weights; ``proto`` has forgotten where they came from."""
-    size = path.stat().st_size
-    if proto.ByteSize() <= size:
-        return size
-    stored = onnx.load_model(str(path), load_external_data=False)
-    locations = {info.location for info in _external_data(stored)}
-    return size + sum((path.parent / name).stat().st_size for name in locations)
+def _weight_bytes(proto: ModelProto) -> int:
+    """What the weights take in memory; ``ByteSize`` would encode them all to find out."""
+    return sum(
+        prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in proto.graph.initializer
+        if tensor.data_type in _SIZED
+    )
 
 
-def _check_external_data(path: Path, proto: ModelProto) -> None:
-    for info in _external_data(proto):
+def _check_places(path: Path, proto: ModelProto) -> None:
+    folder = path.parent.resolve()
+    places = {entry.value for tensor in _tensors(proto) for entry in tensor.external_data if entry.key == "location"}
+    for place in sorted(places):
+        if not (folder / place).resolve().is_relative_to(folder):
+            raise ArtifactError(f"{path} keeps weights in {place!r}, which is outside its folder; copy the file there")
+
+
+def _tensors(proto: ModelProto) -> Iterator[TensorProto]:
+    """Every tensor that a model holds, those of subgraphs, functions and attributes too."""
+    yield from _graph_tensors(proto.graph)
+    for function in proto.functions:
+        yield from _node_tensors(function.node)
+
+
+def _graph_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    yield from _node_tensors(graph.node)
+
+
+def _node_tensors(nodes: Iterable[NodeProto]) -> Iterator[TensorProto]:
+    for node in nodes:
+        for attribute in node.attribute:
+            yield from (attribute.t, *attribute.tensors)
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _graph_tensors(graph)
+
+
+def _check_external_data(path: Path, proto: ModelProto) -> set[str]:
+    """Whether the weights that are kept elsewhere are there; the names of their files."""
+    found = _external_data(proto)
+    for info in found:
         file = path.parent / info.location
         if not file.is_file():
             raise ArtifactError(f"{path} keeps its weights in {info.location}, which is not beside it; copy it there")
@@ -212,15 +267,40 @@ def _check_external_data(path: Path, proto: ModelProto) -> None:
         if file.stat().st_size < needed:
             got = file.stat().st_size
             raise ArtifactError(f"{file} is truncated: {got} bytes, expected at least {needed}")
+    return {info.location for info in found}
 
 
 def _with_inferred_types(proto: ModelProto) -> ModelProto:
-    if proto.ByteSize() > _TWO_GIB:  # pragma: no cover
-        return proto
     try:
-        return shape_inference.infer_shapes(proto)
+        return shape_inference.infer_shapes(_without_weights(proto))
     except (shape_inference.InferenceError, RuntimeError):
         return proto
+
+
+def _without_weights(proto: ModelProto) -> ModelProto:
+    """A copy in which large weights have a type and no content: no type depends on what they are."""
+    light = ModelProto()
+    for field, value in proto.ListFields():
+        if field.name != "graph":
+            _copy_field(light, field, value)
+    for field, value in proto.graph.ListFields():
+        if field.name != "initializer":
+            _copy_field(light.graph, field, value)
+    for tensor in proto.graph.initializer:
+        if prod(tensor.dims) <= _SMALL_ELEMENTS:
+            light.graph.initializer.append(tensor)
+        else:
+            light.graph.initializer.add(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+    return light
+
+
+def _copy_field(target: Message, field: FieldDescriptor, value: Any) -> None:
+    if hasattr(value, "extend"):  # a repeated one; older protobuf has no word for it that newer has
+        getattr(target, field.name).extend(value)
+    elif field.message_type is not None:
+        getattr(target, field.name).CopyFrom(value)
+    else:
+        setattr(target, field.name, value)
 
 
 def _signature(path: Path, proto: ModelProto) -> Signature:
