@@ -137,7 +137,7 @@ def main() -> int:
         parser.error("wrk is not installed; type: apt install wrk")
     document: dict[str, Any] = {
         "benchmark": "serve",
-        "command": " ".join(["python", "benchmarks/serve.py", *sys.argv[1:]]),
+        "command": f"python benchmarks/serve.py --rounds {args.rounds} --seconds {args.seconds:g}",
         "redline": redline.__version__,
         "environment": fingerprint(noise=noise_check()).to_json(),
         "connections": CONNECTIONS,
