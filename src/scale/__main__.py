@@ -1,0 +1,5 @@
+"""``python -m scale``."""
+
+from scale.cli import entry_point
+
+entry_point()

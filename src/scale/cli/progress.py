@@ -1,0 +1,59 @@
+"""What happens to slides, told on stderr: the plan before the work, then a bar with an estimate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.markup import escape
+from rich.progress import Progress, TaskID
+
+from redline.cli.common import error_console
+from scale.cli.common import duration
+from scale.pipeline.reports import Listener, Planned, SlideReport
+
+
+class TerminalListener(Listener):
+    """Prints plans and notes, and moves a bar that counts what the models have seen."""
+
+    def __init__(self, bar: Progress, *, slides: int, quiet: bool) -> None:
+        self._bar = bar
+        self._slides = slides
+        self._quiet = quiet
+        self._done = 0
+        self._task: TaskID | None = None
+
+    def note(self, text: str) -> None:
+        """Print it."""
+        self._print(f"[yellow]note:[/] {escape(text)}")
+
+    def planned(self, planned: Planned) -> None:
+        """Print what the slide will cost, and begin its bar."""
+        name = escape(planned.slide.name)
+        told = f"{name}: {planned.windows:,} windows, {planned.inferences:,} inferences"
+        if planned.done:
+            told += f", {planned.done:,} of them done"
+        if planned.inferences > planned.done:
+            told += f"; the models need about {duration(planned.estimate_s)}"
+        self._print(told)
+        for text in planned.notes:
+            self.note(f"{planned.slide.name}: {text}")
+        of = f" ({self._done + 1} of {self._slides})" if self._slides > 1 else ""
+        self._task = self._bar.add_task(f"{name}{of}", total=planned.inferences, completed=planned.done)
+
+    def windows(self, count: int) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            self._bar.advance(self._task, count)
+
+    def finished(self, report: SlideReport) -> None:
+        """Take the bar away; say at once what failed."""
+        self._done += 1
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
+        if report.status == "failed" and self._slides > 1:  # of a single one it is the error of the command
+            self._print(f"[red]{escape(Path(report.slide).name)} failed:[/] {escape(report.error or '')}")
+
+    def _print(self, text: str) -> None:
+        if not self._quiet:
+            error_console.print(text, soft_wrap=True)

@@ -1,0 +1,171 @@
+"""Detection on a cohort of slides: each into a folder of its own, none stopped by another, all in one table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+import redline
+from redline.core.errors import BusyError, InputError, MissingDependencyError, RedlineError
+from redline.core.files import write_whole
+from scale.models.loaded import OpenModel
+from scale.models.spec import ModelSpec
+from scale.pipeline.finish import merge_settings
+from scale.pipeline.models import calibrate, open_runners
+from scale.pipeline.options import DetectOptions
+from scale.pipeline.reports import Listener, SlideReport
+from scale.pipeline.shards import HeldRunError
+from scale.pipeline.slide_job import Bench, detect_slide
+
+__all__ = ["RUN", "CohortReport", "DetectOptions", "Listener", "detect"]
+
+RUN = "run.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortReport:
+    """What became of all slides, in the order in which they were named."""
+
+    out: Path
+    slides: tuple[SlideReport, ...]
+
+    @property
+    def good(self) -> bool:
+        """Whether the results of every slide are there and whole."""
+        return all(slide.good for slide in self.slides)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {"out": str(self.out), "slides": [slide.to_json() for slide in self.slides]}
+
+
+def detect(
+    slides: Sequence[str | Path],
+    models: Sequence[ModelSpec],
+    out: str | Path,
+    *,
+    options: DetectOptions | None = None,
+    device: str = "auto",
+    threads: int = 0,
+    fallback: bool = True,
+    listener: Listener | None = None,
+) -> CohortReport:
+    """Search slides with models and write what was found into ``out``, a folder for each slide.
+
+    A slide that cannot be read is reported and the others are done. What is finished when this is interrupted is
+    kept, and ``options.resume`` goes on from there.
+
+    Args:
+        slides: Files.
+        models: What looks for what.
+        out: The folder.
+        options: How slides are searched, and what is written.
+        device: Where models run: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
+        threads: Of runtimes on the CPU; 0 lets them choose.
+        fallback: Whether something else may answer where a TensorRT engine does not work.
+        listener: Is told what happens.
+
+    Raises:
+        InputError: no slide, no model, or a model that cannot be used.
+        MissingDependencyError: a package is missing without which no slide can be done.
+    """
+    paths = [Path(slide) for slide in slides]
+    if not paths:
+        raise InputError("got no slide, expected at least one file")
+    options, listener, out = options or DetectOptions(), listener or Listener(), Path(out)
+    options = replace(options, classes={**_classes(models), **options.classes})
+    folders = folders_of(paths, out)
+    reports: list[SlideReport] = []
+
+    def tell(model: OpenModel) -> None:
+        for note in model.notes:
+            listener.note(note)
+
+    with open_runners(models, device=device, threads=threads, fallback=fallback, opened=tell) as runners:
+        bench = Bench(runners=runners, paces=calibrate(runners), options=options, listener=listener)
+        for path, folder in zip(paths, folders, strict=True):
+            reports.append(_guarded(path, folder, bench, out))
+            listener.finished(reports[-1])
+    _raise_if_hopeless(reports)
+    return CohortReport(out=out, slides=tuple(reports))
+
+
+def folders_of(slides: Sequence[Path], out: Path) -> list[Path]:
+    """A folder for each slide: its stem, or what tells slides of one stem apart.
+
+    >>> [str(path) for path in folders_of([Path("a/x.svs"), Path("x.tif"), Path("y.svs")], Path("out"))]
+    ['out/x.svs', 'out/x.tif', 'out/y']
+    """
+    for slide in slides:
+        if sum(slide.absolute() == other.absolute() for other in slides) > 1:
+            raise InputError(f"got the slide {slide} twice")
+    stems, names = Counter(slide.stem for slide in slides), Counter(slide.name for slide in slides)
+    found = []
+    for slide in slides:
+        name = slide.stem if stems[slide.stem] == 1 else slide.name
+        if stems[slide.stem] > 1 and names[slide.name] > 1:
+            name = f"{name}-{hashlib.sha256(str(slide.absolute()).encode()).hexdigest()[:8]}"
+        found.append(out / name)
+    return found
+
+
+def _classes(models: Sequence[ModelSpec]) -> dict[str, Any]:
+    return {name: one for model in models for name, one in merge_settings(model.postprocess).items()}
+
+
+def _guarded(path: Path, folder: Path, bench: Bench, out: Path) -> SlideReport:
+    """One slide, whose failure is a line in the table."""
+    try:
+        report = detect_slide(path, folder, bench)
+    except (BusyError, HeldRunError) as error:
+        # What the folder's table says of that other run stays.
+        return SlideReport(slide=path, status="failed", error=_told(error), cause=error)
+    except (RedlineError, OSError) as error:
+        report = SlideReport(slide=path, status="failed", error=_told(error), cause=error)
+    except Exception as error:  # noqa: BLE001 (the edge of a slide: the others are still to be done)
+        told = f"internal error, {type(error).__name__}: {error}"
+        report = SlideReport(slide=path, status="failed", error=" ".join(told.split()))
+    except KeyboardInterrupt:
+        _record(out, SlideReport(slide=path, status="interrupted", folder=folder))
+        raise
+    _record(out, report)
+    return report
+
+
+def _told(error: RedlineError | OSError) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and not isinstance(error, RedlineError):
+        text = f"{error.filename or 'while reading or writing'}: {error.strerror or error}"
+    return " ".join(text.split())
+
+
+def _record(out: Path, report: SlideReport) -> None:
+    """Put a slide's row into the table of the folder; several runs may share one."""
+    out.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(out / f".{RUN}.lock"):
+        try:
+            rows = json.loads((out / RUN).read_text())["slides"]
+            kept = [row for row in rows if row["slide"] != str(report.slide)]
+        except (OSError, ValueError, KeyError, TypeError):
+            kept = []
+        rows = sorted([*kept, report.to_json()], key=lambda row: str(row["slide"]))
+        write_whole(out / RUN, json.dumps({"redline": redline.__version__, "slides": rows}, indent=1) + "\n")
+
+
+def _raise_if_hopeless(reports: Sequence[SlideReport]) -> None:
+    """Where the only slide failed, or all for want of a package, that is the error of the run."""
+    causes = [report.cause for report in reports if report.status == "failed"]
+    if len(causes) < len(reports):
+        return
+    missing = [cause for cause in causes if isinstance(cause, MissingDependencyError)]
+    if len(missing) == len(reports):
+        raise missing[0]
+    if len(reports) == 1 and causes[0] is not None:
+        raise causes[0]

@@ -1,0 +1,98 @@
+"""What a slide is, and what looking at it would cost, without looking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from scale.pipeline.plan import ModelShape, Plan, PlanOptions, SlideShape, make_plan
+from scale.regions.grid import Region
+from scale.slides.base import Level
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looker:
+    """A model that need not be there."""
+
+    name: str
+    window_px: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What an overlap costs.
+
+    Attributes:
+        windows: That are read where there is tissue.
+        inferences: Windows that the models see there, all models together.
+        all_inferences: The same for the whole slide.
+    """
+
+    overlap: float
+    windows: int
+    inferences: int
+    all_inferences: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlideFacts:
+    """What a slide is, and what looking at it would cost."""
+
+    path: Path
+    reader: str
+    levels: tuple[Level, ...]
+    mpp: float | None
+    magnification: float | None
+    tissue_share: float
+    sections: tuple[Region, ...]
+    costs: tuple[Cost, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {**asdict(self), "path": str(self.path)}
+
+
+def inspect_slide(path: Path, lookers: Sequence[Looker], overlaps: Sequence[float]) -> SlideFacts:
+    """Open a slide and count.
+
+    Raises:
+        InputError: it is not there, or an overlap leaves no step.
+        DataError: it is broken.
+    """
+    from scale.regions.sections import sections_of
+    from scale.regions.tissue import tissue_mask
+    from scale.slides.opening import open_slide
+
+    with open_slide(path) as slide:
+        shape = SlideShape(levels=slide.levels, mpp=slide.mpp)
+        level = slide.levels[0]
+        region = Region(name="slide", x0=0, y0=0, width_px=level.width_px, height_px=level.height_px)
+        mask = tissue_mask(slide)
+        costs = []
+        for overlap in overlaps:
+            masked = make_plan(shape, [region], _shapes(lookers), PlanOptions(overlap=overlap), mask=mask)
+            whole = make_plan(shape, [region], _shapes(lookers), PlanOptions(overlap=overlap))
+            costs.append(_cost(overlap, masked, whole))
+        return SlideFacts(
+            path=path,
+            reader=slide.reader,
+            levels=slide.levels,
+            mpp=slide.mpp,
+            magnification=slide.magnification,
+            tissue_share=mask.share,
+            sections=tuple(sections_of(slide)),
+            costs=tuple(costs),
+        )
+
+
+def _shapes(lookers: Sequence[Looker]) -> list[ModelShape]:
+    return [
+        ModelShape(name=one.name, window_px=one.window_px, batch=1, input_hw=(one.window_px,) * 2, form="")
+        for one in lookers
+    ]
+
+
+def _cost(overlap: float, masked: Plan, whole: Plan) -> Cost:
+    return Cost(overlap=overlap, windows=masked.windows, inferences=masked.inferences, all_inferences=whole.inferences)

@@ -1,0 +1,228 @@
+"""All that is done on one slide: open, plan, run what is missing, merge, write."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import redline
+from redline.core.errors import DataError
+from redline.core.files import write_whole
+from scale.outputs import FORMATS, SlideInfo, open_writer
+from scale.pipeline.batches import Failure
+from scale.pipeline.finish import ClassTable, finished
+from scale.pipeline.models import Pace, estimate_s
+from scale.pipeline.options import DetectOptions
+from scale.pipeline.plan import Plan, SlideShape, make_plan
+from scale.pipeline.reports import Listener, Planned, SlideReport
+from scale.pipeline.run import run_strips
+from scale.pipeline.runners import Runner
+from scale.pipeline.shards import Shards, held
+from scale.pipeline.timing import StageClock
+from scale.regions.grid import Region
+from scale.slides.base import Slide
+from scale.slides.cache import TileCache
+from scale.slides.opening import open_slide
+
+RESULT = "result.json"
+TIMING = "timing.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Bench:
+    """What all slides of a run share."""
+
+    runners: tuple[Runner, ...]
+    paces: tuple[Pace, ...]
+    options: DetectOptions
+    listener: Listener
+
+
+def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
+    """Search one slide and write what was found into its folder.
+
+    Raises:
+        RedlineError: the slide cannot be read, its folder holds another run, or a model refuses everything.
+        OSError: a file cannot be read or written.
+    """
+    with ExitStack() as stack:
+        clock = StageClock()
+        cache = TileCache()
+        slide = stack.enter_context(open_slide(path, reader=bench.options.reader, cache=cache))
+        stack.enter_context(held(folder))
+        plan, notes = plan_slide(slide, bench.runners, bench.options)
+        cache.capacity_bytes = plan.cache_bytes
+        shards = Shards(folder, asked(slide, plan, bench.runners, bench.options), slide_path=path)
+        shards.begin(resume=bench.options.resume, fresh=bench.options.fresh)
+        job = _Job(slide=slide, plan=plan, shards=shards, bench=bench, clock=clock, notes=notes)
+        kept = _kept(job)
+        if kept is not None:
+            return kept
+        before = cache.stats()
+        failures = job.run()
+        after = cache.stats()
+        clock.add("decode", after.decode_s - before.decode_s, count=after.misses - before.misses)
+        return job.write(failures)
+
+
+def plan_slide(slide: Slide, runners: Sequence[Runner], options: DetectOptions) -> tuple[Plan, tuple[str, ...]]:
+    """The plan of an open slide, with what its user should know."""
+    regions = _regions(slide, options)
+    mask = None
+    if options.tissue:
+        from scale.regions.tissue import tissue_mask
+
+        mask = tissue_mask(slide)
+    shape = SlideShape(levels=slide.levels, mpp=slide.mpp)
+    plan = make_plan(shape, regions, [runner.shape for runner in runners], options.plan, mask=mask)
+    notes = () if plan.windows else ("there is no tissue on it; --no-tissue searches all of it",)
+    return plan, notes
+
+
+def asked(slide: Slide, plan: Plan, runners: Sequence[Runner], options: DetectOptions) -> dict[str, Any]:
+    """All that the content of a slide's strips depends on, as JSON values."""
+    level = slide.levels[0]
+    return {
+        "slide": {
+            "width_px": level.width_px,
+            "height_px": level.height_px,
+            "mpp": slide.mpp,
+            "reader": slide.reader,
+            **slide.fingerprint(),
+        },
+        "models": {runner.info.name: {**runner.info.identity, "batch": runner.shape.batch} for runner in runners},
+        "settings": options.asked(),
+        "plan": plan.to_json(),
+        "versions": {"redline": redline.__version__, "numpy": np.__version__},
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Job:
+    slide: Slide
+    plan: Plan
+    shards: Shards
+    bench: Bench
+    clock: StageClock
+    notes: tuple[str, ...]
+
+    def run(self) -> tuple[Failure, ...]:
+        """Do the strips that are not there; what is missing in them."""
+        plan, bench = self.plan, self.bench
+        there = self.shards.finished(len(plan.strips)) if bench.options.resume else set()
+        left = [strip for strip in plan.strips if strip.index not in there]
+        todo = sum(plan.inferences_of(left).values())
+        bench.listener.planned(Planned.of(self.slide.path, plan, todo, estimate_s(plan, left, bench.paces), self.notes))
+        results = run_strips(
+            self.slide,
+            plan,
+            left,
+            bench.runners,
+            options=bench.options.run,
+            clock=self.clock,
+            on_windows=bench.listener.windows,
+        )
+        failures: list[tuple[int, tuple[Failure, ...]]] = []
+        with closing(results):
+            for result in results:
+                with self.clock.stage("write"):
+                    self.shards.save(result)
+                failures.append((result.strip, result.failures))
+        return tuple(failure for _, some in sorted(failures, key=lambda pair: pair[0]) for failure in some)
+
+    def write(self, failures: tuple[Failure, ...]) -> SlideReport:
+        """Merge, write every file, and say so."""
+        counts = self._write_files()
+        timing = self.clock.report(self.plan.inferences_of())
+        folder = self.shards.folder
+        write_whole(folder / TIMING, json.dumps(timing.to_json(), indent=1) + "\n")
+        report = SlideReport(
+            slide=self.slide.path,
+            status="incomplete" if failures else "done",
+            folder=folder,
+            windows=self.plan.windows,
+            inferences=self.plan.inferences,
+            counts=counts,
+            files={name: FORMATS[name].file_name for name in self.bench.options.formats},
+            failures=failures,
+            timing=timing,
+            notes=(*self.plan.notes, *self.notes),
+        )
+        result = {"key": self.shards.key, "written": self.bench.options.written(), "counts": counts}
+        if failures:
+            (folder / RESULT).unlink(missing_ok=True)
+        else:
+            write_whole(folder / RESULT, json.dumps(result, indent=1) + "\n")
+        return report
+
+    def _write_files(self) -> dict[str, int]:
+        options, infos = self.bench.options, [runner.info for runner in self.bench.runners]
+        table, level = ClassTable.of(infos), self.slide.levels[0]
+        info = SlideInfo(
+            name=self.slide.path.name,
+            width_px=level.width_px,
+            height_px=level.height_px,
+            mpp=self.slide.mpp,
+            class_names=table.names,
+            models=table.models,
+        )
+        counts: Counter[str] = Counter(dict.fromkeys(table.names, 0))
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(open_writer(name, self.shards.folder / FORMATS[name].file_name, info))
+                for name in options.formats
+            ]
+            for piece in finished(self.plan, infos, self.shards.load, options.merge(), clock=self.clock):
+                numbers, found = np.unique(piece.detections.classes, return_counts=True)
+                counts.update({table.names[n]: int(count) for n, count in zip(numbers, found, strict=True)})
+                with self.clock.stage("write"):
+                    for writer in writers:
+                        writer.add(piece.detections)
+        return dict(counts)
+
+
+def _kept(job: _Job) -> SlideReport | None:
+    """What an earlier run wrote, where nothing about it has changed."""
+    options, folder = job.bench.options, job.shards.folder
+    files = {name: FORMATS[name].file_name for name in options.formats}
+    if not options.resume or not all((folder / name).is_file() for name in files.values()):
+        return None
+    try:
+        there: Mapping[str, Any] = json.loads((folder / RESULT).read_text())
+        same = there["key"] == job.shards.key and there["written"] == options.written()
+        counts = dict(there["counts"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not same:
+        return None
+    return SlideReport(
+        slide=job.slide.path,
+        status="kept",
+        folder=folder,
+        windows=job.plan.windows,
+        inferences=job.plan.inferences,
+        counts=counts,
+        files=files,
+        notes=job.notes,
+    )
+
+
+def _regions(slide: Slide, options: DetectOptions) -> list[Region]:
+    if options.section is None:
+        level = slide.levels[0]
+        return [Region(name="slide", x0=0, y0=0, width_px=level.width_px, height_px=level.height_px)]
+    from scale.wsi import WSIIterator
+
+    wsi = WSIIterator(slide)
+    if options.section == "all":
+        if not wsi.sections:
+            raise DataError(f"{slide.path}: no tissue found, so there is no section to look at")
+        return list(wsi.sections)
+    return [wsi.section(options.section)]
