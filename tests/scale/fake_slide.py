@@ -83,8 +83,11 @@ class FakeSlide:
 def averages(array: Array, factor: int) -> Array:
     """Means of squares, without what is left over at the right and lower border."""
     rows, columns = array.shape[0] // factor, array.shape[1] // factor
-    squares = array[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor, 3)
-    return np.rint(squares.mean(axis=(1, 3))).astype(np.uint8)
+    whole = array[: rows * factor, : columns * factor]
+    total = np.zeros((rows, columns, 3), np.uint32)
+    for y, x in np.ndindex(factor, factor):
+        total += whole[y::factor, x::factor]
+    return ((total + factor * factor // 2) // (factor * factor)).astype(np.uint8)
 
 
 def glass(width_px: int, height_px: int) -> Array:
