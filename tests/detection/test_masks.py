@@ -1,4 +1,4 @@
-"""Outlines are those of masks that torch crops, enlarges and cuts at a half."""
+"""Outlines are those of masks that torch enlarges, cut at a half and cropped."""
 
 import numpy as np
 import pytest
@@ -10,27 +10,23 @@ INPUT = (64, 96)
 
 
 def masks_by_torch(prototypes, shares, boxes):
-    """The same by whole images, as it is described: mix, crop, enlarge, cut."""
+    """The same by whole images, as it is described: mix, enlarge, cut, crop."""
     torch = pytest.importorskip("torch")
-    height, width = prototypes.shape[1:]
     mixed = np.tensordot(shares, prototypes, axes=1)
-    columns, rows = np.arange(width), np.arange(height)[:, None]
-    for mask, (x0, y0, x1, y1) in zip(mixed, boxes * (width / INPUT[1]), strict=True):
-        mask *= (columns >= x0) & (columns < x1) & (rows >= y0) & (rows < y1)
     enlarged = torch.nn.functional.interpolate(
         torch.from_numpy(mixed.astype(np.float32))[None], INPUT, mode="bilinear", align_corners=False
     )
-    return (enlarged[0] > 0).numpy().astype(np.uint8)
+    masks = (enlarged[0] > 0).numpy().astype(np.uint8)
+    columns, rows = np.arange(INPUT[1]), np.arange(INPUT[0])[:, None]
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask *= (columns >= x0) & (columns < x1) & (rows >= y0) & (rows < y1)
+    return masks
 
 
-def filled(ring):
-    mask = np.zeros(INPUT, np.uint8)
-    return cv2.fillPoly(mask, [ring.astype(np.int32)], 1)
-
-
-def test_the_outline_is_that_of_the_mask():
+@pytest.mark.parametrize("coarse", [(16, 24), (64, 96), (15, 23)])
+def test_the_outline_is_that_of_the_mask(coarse):
     rng = np.random.default_rng(0)
-    prototypes = cv2.GaussianBlur(rng.standard_normal((16, 24, 8)).astype(np.float32), (7, 7), 2).transpose(2, 0, 1)
+    prototypes = cv2.GaussianBlur(rng.standard_normal((*coarse, 8)).astype(np.float32), (7, 7), 2).transpose(2, 0, 1)
     shares = rng.standard_normal((20, 8)).astype(np.float32)
     corners = rng.uniform(-10, 60, (20, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(8, 60, (20, 2))], axis=1).astype(np.float32)
@@ -43,8 +39,9 @@ def test_the_outline_is_that_of_the_mask():
         if count > 2 and np.sort(areas)[-2] > 0.8 * areas.max():
             continue  # two parts about as large: either may be the largest
         largest = (labels == 1 + areas.argmax()).astype(np.uint8)
-        outer = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]
-        np.testing.assert_array_equal(filled(ring), cv2.fillPoly(np.zeros(INPUT, np.uint8), outer, 1))
+        (outer,) = cv2.findContours(largest, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+        if len(outer) >= 3:
+            np.testing.assert_array_equal(ring, outer.reshape(-1, 2))
 
 
 def test_a_mask_that_fills_its_box():
@@ -53,12 +50,11 @@ def test_a_mask_that_fills_its_box():
     polygons, has = polygons_of(prototypes, np.ones((1, 1), np.float32), boxes, INPUT)
     assert has.all()
     ring = polygons.ring(0)
-    # The enlarged edge fades out over a pixel of the prototypes, four of the input.
-    assert ring.min(axis=0).tolist() == pytest.approx([8, 16], abs=2)
-    assert ring.max(axis=0).tolist() == pytest.approx([40, 48], abs=2)
+    assert ring.min(axis=0).tolist() == [8, 16]
+    assert ring.max(axis=0).tolist() == [39, 47]
 
 
-def test_at_the_edge_of_the_input_nothing_fades():
+def test_a_box_may_reach_beyond_the_input():
     prototypes = np.ones((1, 16, 24), np.float32)
     polygons, _ = polygons_of(
         prototypes, np.ones((1, 1), np.float32), np.array([[-20, -20, 200, 200]], np.float32), INPUT
@@ -70,7 +66,7 @@ def test_at_the_edge_of_the_input_nothing_fades():
 def test_boxes_without_a_mask_are_told():
     prototypes = np.ones((1, 16, 24), np.float32)
     shares = np.array([[1], [-1], [1], [1]], np.float32)
-    boxes = np.array([[8, 8, 20, 20], [8, 8, 20, 20], [200, 8, 300, 20], [9, 9, 9.5, 9.5]], np.float32)
+    boxes = np.array([[8, 8, 20, 20], [8, 8, 20, 20], [200, 8, 300, 20], [9.1, 9, 9.5, 9.5]], np.float32)
     polygons, has = polygons_of(prototypes, shares, boxes, INPUT)
     assert has.tolist() == [True, False, False, False]
     assert len(polygons) == 1

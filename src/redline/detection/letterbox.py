@@ -24,9 +24,11 @@ class Placement:
     """Where an image lies in the input of a detector.
 
     Attributes:
-        scale: Pixels of the input for a pixel of the image.
+        scale: Pixels of the input for a pixel of the image, before its size there is rounded.
         left_px: Padding to the left of it, in pixels of the input.
         top_px: Padding above it.
+        height_px: Its height there.
+        width_px: Its width there.
         source_height_px: Height of the image.
         source_width_px: Width of the image.
     """
@@ -34,6 +36,8 @@ class Placement:
     scale: float
     left_px: int
     top_px: int
+    height_px: int
+    width_px: int
     source_height_px: int
     source_width_px: int
 
@@ -43,7 +47,8 @@ class Placement:
 
     def points_to_source(self, points: Array) -> Array:
         """Points in pixels of the input, as points in pixels of the image that lie no further than its edge."""
-        moved = (points - np.array([self.left_px, self.top_px], np.float32)) / np.float32(self.scale)
+        scales = np.array([self.width_px / self.source_width_px, self.height_px / self.source_height_px], np.float32)
+        moved = (points - np.array([self.left_px, self.top_px], np.float32)) / scales
         within: Array = moved.clip(0, np.array([self.source_width_px, self.source_height_px], np.float32))
         return within
 
@@ -51,15 +56,18 @@ class Placement:
 def placement_of(source_hw: tuple[int, int], input_hw: tuple[int, int]) -> Placement:
     """Where an image of that height and width lies in that input.
 
-    >>> placement_of((300, 400), (640, 640))
-    Placement(scale=1.6, left_px=0, top_px=80, source_height_px=300, source_width_px=400)
+    >>> placed = placement_of((300, 400), (640, 640))
+    >>> placed.scale, placed.left_px, placed.top_px, placed.height_px, placed.width_px
+    (1.6, 0, 80, 480, 640)
     """
     scale = min(input_hw[0] / source_hw[0], input_hw[1] / source_hw[1])
-    height, width = _resized(source_hw, scale)
+    height, width = max(1, round(source_hw[0] * scale)), max(1, round(source_hw[1] * scale))
     return Placement(
         scale=scale,
         left_px=round((input_hw[1] - width) / 2 - _TO_THE_LEFT),
         top_px=round((input_hw[0] - height) / 2 - _TO_THE_LEFT),
+        height_px=height,
+        width_px=width,
         source_height_px=source_hw[0],
         source_width_px=source_hw[1],
     )
@@ -80,7 +88,7 @@ def letterbox(image: Array, input_hw: tuple[int, int]) -> Array:
     if source_hw == input_hw:
         return image
     placed = placement_of(source_hw, input_hw)
-    height, width = _resized(source_hw, placed.scale)
+    height, width = placed.height_px, placed.width_px
     if (height, width) != source_hw:
         cv2 = opencv()
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).reshape(height, width, -1)
@@ -126,10 +134,6 @@ def opencv() -> Any:
     except ImportError as error:
         raise MissingDependencyError("opencv-python-headless", extra="detect") from error
     return cv2
-
-
-def _resized(source_hw: tuple[int, int], scale: float) -> tuple[int, int]:
-    return max(1, round(source_hw[0] * scale)), max(1, round(source_hw[1] * scale))
 
 
 def check_image(image: Array, *, channels: int = 3) -> None:

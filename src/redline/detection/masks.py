@@ -1,8 +1,9 @@
-"""Masks of a model that segments, as polygons: prototypes mixed, cropped to the box, enlarged, outlined."""
+"""Masks of a model that segments, as polygons: prototypes mixed, enlarged, cropped to the box, outlined."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,8 @@ from redline.detection.results import Polygons
 def polygons_of(prototypes: Array, shares: Array, boxes: Array, input_hw: tuple[int, int]) -> tuple[Polygons, Array]:
     """The outline of the largest part of each mask, in pixels of the input; and which boxes have a mask at all.
 
-    A mask is cropped at the resolution of the prototypes and enlarged after that (bilinear), as Ultralytics does it
-    by default. Only the box is enlarged, as the rest is zero.
+    A mask is enlarged to the input (bilinear), cut at a half and cropped to its box. Only what the box covers is
+    enlarged.
 
     Args:
         prototypes: (count, height, width), usually a quarter of the input's sides.
@@ -29,35 +30,61 @@ def polygons_of(prototypes: Array, shares: Array, boxes: Array, input_hw: tuple[
     """
     cv2 = opencv()
     mixed = prototypes.astype(np.float32, copy=False)
-    scale_y, scale_x = mixed.shape[1] / input_hw[0], mixed.shape[2] / input_hw[1]
-    scaled = boxes * np.array([scale_x, scale_y, scale_x, scale_y], np.float32)
-    rings = [_ring(cv2, mixed, share, box, input_hw) for share, box in zip(shares, scaled, strict=True)]
+    rings = [_ring(cv2, mixed, share, box, input_hw) for share, box in zip(shares, boxes.tolist(), strict=True)]
     has = np.array([ring is not None for ring in rings], np.bool_)
     return Polygons.of([ring for ring in rings if ring is not None]), has
 
 
-def _ring(cv2: Any, prototypes: Array, share: Array, box: Array, input_hw: tuple[int, int]) -> Array | None:
-    height, width = prototypes.shape[1:]
-    x0, y0, x1, y1 = (min(max(math.ceil(side), 0), limit) for side, limit in zip(box, (width, height) * 2, strict=True))
-    if x1 <= x0 or y1 <= y0:
+def _ring(cv2: Any, prototypes: Array, share: Array, box: list[float], input_hw: tuple[int, int]) -> Array | None:
+    columns = _Span.of(box[0], box[2], input_hw[1], prototypes.shape[2])
+    rows = _Span.of(box[1], box[3], input_hw[0], prototypes.shape[1])
+    if columns.end <= columns.start or rows.end <= rows.start:
         return None
-    # One pixel of zeros around it, where there is something around it: the edge of the crop is enlarged too.
-    left, top, right, bottom = max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 1, width), min(y1 + 1, height)
-    logits = np.zeros((bottom - top, right - left), np.float32)
-    inside = prototypes[:, y0:y1, x0:x1].reshape(len(share), -1)
-    logits[y0 - top : y1 - top, x0 - left : x1 - left] = (share @ inside).reshape(y1 - y0, x1 - x0)
-    from_x, to_x = round(left * input_hw[1] / width), round(right * input_hw[1] / width)
-    from_y, to_y = round(top * input_hw[0] / height), round(bottom * input_hw[0] / height)
-    enlarged = cv2.resize(logits, (to_x - from_x, to_y - from_y), interpolation=cv2.INTER_LINEAR)
+    coarse = prototypes[:, rows.first : rows.last, columns.first : columns.last]
+    logits = (share @ coarse.reshape(len(share), -1)).reshape(coarse.shape[1:])
+    enlarged = cv2.resize(logits, (columns.size, rows.size), interpolation=cv2.INTER_LINEAR)
+    inside = enlarged[rows.start - rows.offset : rows.end - rows.offset]
     # The logistic function is above a half where its argument is above zero.
-    mask = (enlarged > 0).astype(np.uint8)
+    mask = (inside[:, columns.start - columns.offset : columns.end - columns.offset] > 0).astype(np.uint8)
     contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
     if not contours:
         return None
     largest = max(contours, key=lambda contour: (cv2.contourArea(contour), len(contour))).reshape(-1, 2)
     ring = largest if len(largest) >= 3 else _corners_of(largest)
-    points: Array = ring.astype(np.float32) + np.array([from_x, from_y], np.float32)
+    points: Array = ring.astype(np.float32) + np.array([columns.start, rows.start], np.float32)
     return points
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Span:
+    """What a box covers of one axis, and which pixels of the prototypes that takes.
+
+    Attributes:
+        start: First pixel of the input whose index is within the box.
+        end: First pixel behind it.
+        first: First pixel of the prototypes that these are mixed from.
+        last: First one behind these.
+        offset: Where ``first`` begins in the input.
+        size: How many pixels of the input ``first`` to ``last`` become.
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+    offset: int
+    size: int
+
+    @classmethod
+    def of(cls, low: float, high: float, length_px: int, coarse_px: int) -> _Span:
+        start, end = (min(max(math.ceil(side), 0), length_px) for side in (low, high))
+        factor, rest = divmod(length_px, coarse_px)
+        if rest:  # no part of it falls on whole pixels
+            return cls(start=start, end=end, first=0, last=coarse_px, offset=0, size=length_px)
+        # Bilinear: a pixel is mixed from the two whose middles are nearest.
+        first = max(math.floor((start + 0.5) / factor - 0.5), 0)
+        last = min(math.floor((end - 0.5) / factor - 0.5) + 2, coarse_px)
+        return cls(start=start, end=end, first=first, last=last, offset=first * factor, size=(last - first) * factor)
 
 
 def _corners_of(points: Array) -> Array:

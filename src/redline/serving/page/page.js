@@ -3,6 +3,10 @@
 const PHASES = ["queue", "decode", "infer", "encode"];
 const SVG = "http://www.w3.org/2000/svg";
 const AGAIN_MS = 1500;
+const LEAST_ASKED = 0.05;
+const COLORS = 8;
+const MOST_NAMES = 60;
+const MOST_CLASSES = 8;
 const of = id => document.getElementById(id);
 
 let token = sessionStorage.getItem("redline-token") || "";
@@ -10,6 +14,8 @@ let status = null;
 let chosen = null;
 let described = "";
 let timer = 0;
+let boxes = null;
+let pictured = null;
 
 // Small helpers. Everything that comes from the server is set as text, never as markup.
 
@@ -310,7 +316,7 @@ async function predict(blob) {
   of("answer").setAttribute("aria-busy", "true");
   const begun = performance.now();
   try {
-    const path = `predict/${encodeURIComponent(model.name)}?top=5`;
+    const path = `predict/${encodeURIComponent(model.name)}?top=5&confidence=${LEAST_ASKED}`;
     const reply = await ask(path, { method: "POST", body: blob, headers: { "Content-Type": blob.type || "application/octet-stream" } });
     const answer = await reply.json();
     if (!reply.ok) throw new Error(answer.error);
@@ -324,6 +330,7 @@ async function predict(blob) {
 function showWrong(text) {
   of("waiting").hidden = true;
   of("bars").replaceChildren();
+  showBoxes(null);
   of("raw").hidden = of("spent").hidden = true;
   of("wrong").hidden = false;
   of("wrong").textContent = text;
@@ -341,11 +348,94 @@ function showAnswer(answer, whole) {
     row.append(label, bar);
     return row;
   }));
+  showBoxes(answer.boxes ? answer.boxes[0] : null);
   of("raw").hidden = !answer.outputs;
   if (answer.outputs) {
     of("raw").textContent = answer.outputs.map(output => `${output.name}  ${output.datatype} [${output.shape.join(", ")}]\n${JSON.stringify(output.data).slice(0, 600)}`).join("\n\n");
   }
   showSpent(answer.ms, whole);
+}
+
+// Boxes of a detector, over the image and counted by class.
+
+function showBoxes(found) {
+  boxes = found;
+  of("sure").hidden = !boxes;
+  of("two").classList.toggle("found", Boolean(boxes));
+  if (boxes) drawBoxes();
+  else clearBoxes();
+}
+
+function clearBoxes() {
+  of("drawn").toggleAttribute("hidden", true);
+  of("drawn").replaceChildren();
+  of("names").replaceChildren();
+}
+
+function drawBoxes() {
+  const least = of("least").value / 100;
+  const sure = boxes.filter(box => box.score > least);
+  const said = make("b", `${count(sure.length)} ${sure.length === 1 ? "box" : "boxes"}`);
+  of("found-said").replaceChildren(said, ` with a confidence above ${Math.round(100 * least)} %`);
+  showKinds(sure);
+  if (!pictured) { clearBoxes(); return; }
+  of("drawn").toggleAttribute("hidden", false);
+  of("drawn").setAttribute("viewBox", `0 0 ${pictured.width} ${pictured.height}`);
+  // The best lie on top.
+  of("drawn").replaceChildren(...[...sure].reverse().flatMap(outlines));
+  showNames(sure);
+}
+
+const own = box => `own-${box.class % COLORS}`;
+const called = box => box.name === null ? `class ${box.class}` : box.name;
+
+function outlines(box) {
+  const [x0, y0, x1, y1] = box.box;
+  const place = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
+  const shapes = [shape("rect", { class: "under", ...place }), shape("rect", { class: own(box), ...place })];
+  if (box.polygon) shapes.unshift(shape("polygon", { class: own(box), points: box.polygon.map(point => point.join(",")).join(" ") }));
+  return shapes;
+}
+
+function showNames(sure) {
+  const names = sure.slice(0, MOST_NAMES).map(box => {
+    const name = make("span", `${called(box)} ${Math.round(100 * box.score)} %`, own(box));
+    const [x0, y0, x1] = box.box;
+    // From the middle on a name ends where its box does, so that it does not run out of the picture.
+    if (x0 + x1 > pictured.width) name.style.right = `${100 - 100 * x1 / pictured.width}%`;
+    else name.style.left = `${100 * x0 / pictured.width}%`;
+    name.style.top = `${100 * y0 / pictured.height}%`;
+    if (y0 * of("drawn").clientHeight > 20 * pictured.height) name.classList.add("above");
+    return name;
+  });
+  of("names").replaceChildren(...names);
+  // Of names that would lie on one another the surest stays.
+  const taken = [];
+  for (const name of names) {
+    const one = name.getBoundingClientRect();
+    const covered = taken.some(other => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom);
+    if (covered) name.remove();
+    else taken.push(one);
+  }
+}
+
+function showKinds(sure) {
+  const kinds = new Map();
+  for (const box of sure) kinds.set(box.class, [...(kinds.get(box.class) || []), box]);
+  const sorted = [...kinds.values()].sort((a, b) => b.length - a.length);
+  const rows = sorted.slice(0, MOST_CLASSES).map(([best, ...others]) => {
+    const row = make("li", undefined, own(best));
+    const label = make("div", undefined, "label");
+    const name = make("span");
+    name.append(make("i"), called(best), make("small", `× ${count(1 + others.length)}`));
+    label.append(name, make("b", percent(best.score)));
+    const bar = shape("svg", { viewBox: "0 0 100 9", preserveAspectRatio: "none", "aria-hidden": "true" });
+    bar.append(shape("rect", { width: Math.max(0.4, 100 * best.score), height: 9 }));
+    row.append(label, bar);
+    return row;
+  });
+  if (sorted.length > MOST_CLASSES) rows.push(make("li", `and ${count(sorted.length - MOST_CLASSES)} more classes`, "more"));
+  of("bars").replaceChildren(...rows);
 }
 
 function showSpent(ms, whole) {
@@ -377,11 +467,14 @@ async function take(blob) {
     canvas.height = Math.max(1, Math.round(image.height * scale));
     canvas.className = Math.max(image.width, image.height) < 100 ? "dots" : "";
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-    canvas.hidden = false;
+    pictured = { width: image.width, height: image.height };
+    clearBoxes();
+    of("picture").hidden = false;
     of("hint").hidden = true;
   } catch {
     // The server says what is wrong with it.
-    of("shown").hidden = true;
+    pictured = null;
+    of("picture").hidden = true;
     of("hint").hidden = false;
   }
   await predict(blob);
@@ -439,6 +532,8 @@ function begin() {
     showCommands();
     showLine();
   });
+  of("least").addEventListener("input", () => { if (boxes) drawBoxes(); });
+  addEventListener("resize", () => { if (boxes) drawBoxes(); });
   of("file").addEventListener("change", () => {
     if (of("file").files.length) take(of("file").files[0]);
     of("file").value = "";
