@@ -1,0 +1,48 @@
+"""Boxes cut by an inner edge of their window: explained by a whole box, else joined to the object that they are of."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from redline.core.tensor import Array
+from scale.merging.found import Found
+from scale.merging.geometry import agree, areas, components, match, shared_areas
+from scale.merging.groups import enclosed
+from scale.merging.nms_grid import Kernels
+from scale.merging.settings import MergeSettings
+
+#: Along both axes, pieces of one object have at least this share of their common length where both windows see it.
+_AGREEMENT = 0.5
+
+
+def unexplained(pieces: Found, whole: Found, settings: MergeSettings, kernels: Kernels) -> Found:
+    """The cut boxes that no box seen whole contains by more than the wanted share."""
+    inner, outer = (found.detections.boxes.astype(np.float64) for found in (pieces, whole))
+    i, j = kernels.touching(inner, outer)
+    explained = np.zeros(len(pieces), bool)
+    explained[i[shared_areas(inner[i], outer[j]) > settings.contained * areas(inner[i])]] = True
+    return pieces.take(~explained)
+
+
+def joined(pieces: Found, settings: MergeSettings, kernels: Kernels) -> Found:
+    """Cut boxes of different windows that are of one object become one; the others stay as they are."""
+    boxes = pieces.detections.boxes.astype(np.float64)
+    i, j = facing(boxes, pieces.windows, pieces.cuts, settings, kernels)
+    return enclosed(pieces, components(len(pieces), i, j), seam_px=settings.seam_px)
+
+
+def facing(boxes: Array, windows: Array, cuts: Array, settings: MergeSettings, kernels: Kernels) -> tuple[Array, Array]:
+    """Pairs of cut boxes of different windows that are pieces of one object.
+
+    They agree on what both windows could see of it; or one lies in the other, as where the third of three windows
+    sees only the middle.
+    """
+    cut = np.flatnonzero(cuts)
+    chosen = boxes[cut]
+    i, j = kernels.touching(chosen, chosen, reach_px=settings.seam_px)
+    i, j = cut[i], cut[j]
+    apart = windows[i] != windows[j]
+    i, j = i[apart], j[apart]
+    one = match(boxes[i], boxes[j], threshold=settings.contained, of_smaller=True)
+    one |= agree(boxes[i], cuts[i], boxes[j], cuts[j], threshold=_AGREEMENT, reach_px=settings.seam_px)
+    return i[one], j[one]
