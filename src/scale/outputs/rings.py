@@ -15,6 +15,8 @@ from scale.domain import LEAST_POINTS
 #: QuPath keeps as many, and other tools have no use for more.
 DECIMALS = 2
 _STEP_PX = 10.0**-DECIMALS
+#: A reader that moves points to that grid, as QuPath does, may be left with nothing of what is thinner.
+_LEAST_WIDTH_PX = 5 * _STEP_PX
 _POLYGON = int(shapely.GeometryType.POLYGON)
 
 
@@ -29,7 +31,7 @@ def valid_rings(polygons: Polygons) -> list[Array | None]:
     """The ring of each polygon: float64 (m, 2), closed, rounded, counterclockwise, crossing itself nowhere.
 
     QuPath 0.6 refuses a whole file for one outline that crosses itself ("Reduction failed, possible invalid input").
-    Such a one is repaired and its largest part kept; None stands for an outline without an area.
+    Such a one is repaired and its largest part kept; None stands for an outline that encloses next to nothing.
     """
     lengths = np.diff(polygons.offsets)
     usable = np.flatnonzero(lengths >= LEAST_POINTS)
@@ -60,11 +62,16 @@ def _largest(shape: Any) -> Any:
 
 
 def _rings_of(shapes: Array) -> list[Array | None]:
+    lengths = shapely.length(shapes)
+    widths = np.divide(2 * shapely.area(shapes), lengths, out=np.zeros(len(shapes)), where=lengths > 0)
     exteriors = shapely.get_exterior_ring(shapes)
     clockwise = ~shapely.is_ccw(exteriors)
     exteriors[clockwise] = shapely.reverse(exteriors[clockwise])
     points, owner = shapely.get_coordinates(exteriors, return_index=True)
-    ends = np.searchsorted(owner, np.arange(len(shapes) + 1))
-    rings = [points[start:end] for start, end in pairwise(ends.tolist())]
-    # Repaired points are multiples of the step up to rounding in binary.
-    return [np.round(ring, DECIMALS) if len(ring) > LEAST_POINTS else None for ring in rings]
+    ends = np.searchsorted(owner, np.arange(len(shapes) + 1)).tolist()
+    # Points of repaired outlines are multiples of the step only up to rounding in binary.
+    points = np.round(points, DECIMALS)
+    return [
+        points[start:end] if width >= _LEAST_WIDTH_PX else None
+        for (start, end), width in zip(pairwise(ends), widths.tolist(), strict=True)
+    ]

@@ -13,8 +13,9 @@ import shapely
 from tests.scale.outputs.geojson_schema import FEATURE_COLLECTION, QUPATH_FEATURE
 from tests.scale.outputs.samples import INFO, assert_same, detections, one
 
+from redline.core.errors import DataError
 from redline.detection.results import Detections, Polygons
-from scale.outputs import SlideInfo, open_writer
+from scale.outputs import SlideInfo, features, open_writer
 from scale.outputs.colours import colours_of
 from scale.outputs.identity import uuids_of
 from scale.outputs.reading import read_detections, read_info
@@ -127,6 +128,29 @@ def test_it_is_read_back_with_its_slide(tmp_path: Path) -> None:
     assert got.polygons is not None
     assert found.polygons is not None
     np.testing.assert_array_equal(got.polygons.offsets, found.polygons.offsets)
+
+
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_a_file_that_ends_early_is_refused_wherever_it_ends(count: int, tmp_path: Path) -> None:
+    found = detections(count, outlines=False)
+    written(found, tmp_path / "x.geojson")
+    assert len(read_detections(tmp_path / "x.geojson")[0]) == count
+    content = (tmp_path / "x.geojson").read_bytes()
+    for end in np.linspace(0, len(content) - 3, 60).astype(int):
+        (tmp_path / "x.geojson").write_bytes(content[:end])
+        with pytest.raises(DataError):
+            read_detections(tmp_path / "x.geojson")
+
+
+def test_it_is_read_in_blocks_and_as_a_whole_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = written(detections(), tmp_path / "x.geojson")
+    (tmp_path / "whole.geojson").write_text(json.dumps(value))
+    whole, names = read_detections(tmp_path / "whole.geojson")
+    monkeypatch.setattr(features, "_BLOCK_BYTES", 1000)
+    got, got_names = read_detections(tmp_path / "x.geojson")
+    assert got_names == names
+    assert_same(got, whole)
+    assert read_info(tmp_path / "whole.geojson") == INFO
 
 
 def test_compressed_it_holds_the_same_and_bears_no_time(tmp_path: Path) -> None:
