@@ -17,6 +17,7 @@ __all__ = ["MOST_BINS", "density", "png_of"]
 
 #: Of one answer.
 MOST_BINS = 1 << 22
+_LEAST_CROWD = 0.25
 
 
 def density(marks: Marks, rectangle: Rectangle, bin_px: float, wanted: Filter) -> Array:
@@ -36,15 +37,13 @@ def density(marks: Marks, rectangle: Rectangle, bin_px: float, wanted: Filter) -
     bins = np.floor((marks.centers[places] - (x0, y0)) / bin_px).astype(np.int64)
     inside = ((bins >= 0) & (bins < (columns, rows))).all(axis=1)
     bins, classes = bins[inside], marks.classes[places][inside]
-    flat = bins[:, 1] * columns + bins[:, 0]
-    counts = np.bincount(flat, minlength=rows * columns)
-    mixed = _mixed(marks, flat, classes, counts)
-    shown = range(len(marks.names)) if wanted.classes is None else wanted.classes
-    crowded = sum(marks.described[number].crowded for number in shown if number < len(marks.names))
-    # One detection alone can be seen (0.76), however many there are elsewhere that could be in a bin.
-    solid = 1 - np.exp(-counts / max(0.7 * crowded * bin_px**2, 0.7))
-    picture: Array = np.rint(np.concatenate([mixed, 255 * solid[:, None]], axis=1)).astype(np.uint8)
-    return picture.reshape(rows, columns, 4)
+    heaps = _heaps(marks, bins[:, 1] * columns + bins[:, 0], classes, rows * columns).reshape(rows, columns, 4)
+    heaps = _softened(_softened(heaps, 0), 1)
+    counts = heaps[..., 3:]
+    solid = 255 * (1 - np.exp(-counts / _crowd(marks, bin_px, wanted)))
+    mixed = heaps[..., :3] / np.maximum(counts, 1e-6)
+    picture: Array = np.rint(np.concatenate([mixed, solid], axis=2)).astype(np.uint8)
+    return picture
 
 
 def png_of(picture: Array) -> bytes:
@@ -54,11 +53,28 @@ def png_of(picture: Array) -> bytes:
     return file.getvalue()
 
 
-def _mixed(marks: Marks, flat: Array, classes: Array, counts: Array) -> Array:
-    """The mean color in each bin."""
+def _crowd(marks: Marks, bin_px: float, wanted: Filter) -> float:
+    """How many in a bin are many, of all that have the wanted classes; few enough that one alone can be seen."""
+    shown = marks.described if wanted.classes is None else [marks.described[number] for number in wanted.classes]
+    expected = sum(one.crowded for one in shown) * bin_px**2
+    # Softened, a bin keeps a quarter of what is in it.
+    return max(0.7 * min(expected, sum(one.count_at[0] for one in shown) / 4), _LEAST_CROWD)
+
+
+def _heaps(marks: Marks, bins: Array, classes: Array, number: int) -> Array:
+    """For each bin the sums of red, green and blue, and how many detections are in it."""
     palette = np.array([_rgb(color) for color in marks.colors], np.float64).reshape(-1, 3)[classes]
-    channels = [np.bincount(flat, weights=palette[:, at], minlength=len(counts)) for at in range(3)]
-    return np.stack(channels, axis=1) / np.maximum(counts, 1)[:, None]
+    sums = [np.bincount(bins, weights=palette[:, at], minlength=number) for at in range(3)]
+    return np.stack([*sums, np.bincount(bins, minlength=number)], axis=1).astype(np.float32)
+
+
+def _softened(heaps: Array, axis: int) -> Array:
+    """Half of each bin stays, a quarter goes to either neighbour: clouds rather than a chessboard."""
+    soft = heaps / 2
+    ahead, behind = np.moveaxis(soft, axis, 0), np.moveaxis(heaps, axis, 0)
+    ahead[1:] += behind[:-1] / 4
+    ahead[:-1] += behind[1:] / 4
+    return soft
 
 
 def _rgb(color: str) -> tuple[int, int, int]:

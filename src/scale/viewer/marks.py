@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ __all__ = ["STEPS", "Filter", "MarkClass", "Marks"]
 
 #: Confidences are counted in hundredths.
 STEPS = 100
-_COARSE_CELLS = 64
+_MOST_CELLS = 64
+_PER_CELL = 8
 _CROWDED = 0.9
 
 
@@ -137,7 +139,9 @@ def _crowded(centers: Array) -> float:
     if not len(centers):
         return 0.0
     low, high = centers.min(axis=0), centers.max(axis=0)
-    cell_px = max(float((high - low).max()) / _COARSE_CELLS, 1.0)
-    cells = ((centers - low) / cell_px).astype(np.int64)
-    counts = np.bincount(cells[:, 1] * (_COARSE_CELLS + 2) + cells[:, 0])
+    # Cells that hold few would be judged by chance.
+    cells = min(_MOST_CELLS, math.ceil(math.sqrt(len(centers) / _PER_CELL)))
+    cell_px = max(float((high - low).max()) / cells, 1.0)
+    places = ((centers - low) / cell_px).astype(np.int64)
+    counts = np.bincount(places[:, 1] * (cells + 1) + places[:, 0])
     return float(np.quantile(counts[counts > 0], _CROWDED)) / cell_px**2

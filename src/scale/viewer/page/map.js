@@ -23,6 +23,7 @@ export class SlideMap {
       navigatorPosition: "BOTTOM_RIGHT",
       navigatorMaintainSizeRatio: true,
       navigatorSizeRatio: 0.16,
+      navigatorAutoFade: false,
       animationTime: 0.5,
       springStiffness: 8,
       zoomPerScroll: 1.3,

@@ -1,6 +1,6 @@
 // What stands beside the slide: slides, classes with their counts, sliders; and the card of a picked detection.
 
-import { area, count, length, make, of, roundDown } from "./words.js";
+import { area, count, make, of, roundDown, size } from "./words.js";
 import { outlineArea } from "./overlay.js";
 
 const MOST_BAR_PX = 150;
@@ -92,7 +92,7 @@ export function showPicked(slide, data, at, point, room) {
   of("picked-class").textContent = name;
   const facts = [
     ["confidence", data.scores[at].toFixed(3)],
-    ["size", `${length(x1 - x0, slide.mpp)} × ${length(y1 - y0, slide.mpp)}`],
+    ["size", size(x1 - x0, y1 - y0, slide.mpp)],
   ];
   const begin = data.offsets ? data.offsets[at] : 0, end = data.offsets ? data.offsets[at + 1] : 0;
   if (end - begin > 2) facts.push(["area", area(outlineArea(data.points, begin, end), slide.mpp)]);

@@ -11,11 +11,12 @@ export function make(tag, text, name) {
 
 export const count = value => value.toLocaleString("en-US");
 
-// A length in level-0 pixels, in micrometers where the size of a pixel is known.
-export function length(px, mpp) {
-  if (!mpp) return `${px.toFixed(px < 10 ? 1 : 0)} px`;
-  const um = px * mpp;
-  return um >= 1000 ? `${(um / 1000).toFixed(2)} mm` : `${um.toFixed(um < 100 ? 1 : 0)} µm`;
+// A width and a height in level-0 pixels, in micrometers where the size of a pixel is known.
+export function size(width, height, mpp) {
+  const longer = Math.max(width, height) * (mpp || 1);
+  const [factor, unit] = !mpp ? [1, "px"] : longer >= 1000 ? [mpp / 1000, "mm"] : [mpp, "µm"];
+  const digits = unit === "mm" ? 2 : longer < 100 ? 1 : 0;
+  return `${(width * factor).toFixed(digits)} × ${(height * factor).toFixed(digits)} ${unit}`;
 }
 
 export function area(px, mpp) {
