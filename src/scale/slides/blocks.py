@@ -19,11 +19,15 @@ from scale.slides.fingerprint import fingerprint_of
 
 #: A level of more pixels than this is shrunk while it is read, when only a thumbnail is wanted.
 _LARGEST_THUMBNAIL_PX = 64_000_000
+_BAND_PX = 1024
 _numbers = itertools.count()
 
 
 class BlockSource(Protocol):
-    """A file as a grid of blocks on every level; used by many threads at once."""
+    """A file as a grid of blocks on every level; used by many threads at once.
+
+    It has no end of its own: the file goes when the last thread that reads from it has let it go.
+    """
 
     def block_px(self, level: int) -> tuple[int, int]:
         """Width and height of the blocks of a level."""
@@ -37,10 +41,6 @@ class BlockSource(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Release the file once nobody reads from it."""
-        ...
-
 
 class BlockSlide:
     """A slide read block by block, through a cache."""
@@ -50,7 +50,7 @@ class BlockSlide:
 
         Args:
             header: What it says about itself.
-            source: Where blocks come from; closed with this slide.
+            source: Where blocks come from; let go when this slide is closed.
             cache: Keeps blocks; None where the source has them in memory.
         """
         self._header = header
@@ -151,11 +151,11 @@ class BlockSlide:
         return self._shrunk(chosen, factor), level.downsample * factor
 
     def _shrunk(self, chosen: int, factor: int) -> Array:
-        """A level averaged over squares of ``factor`` pixels, read in bands as high as its blocks."""
+        """A level averaged over squares of ``factor`` pixels, read in bands of some blocks."""
         level = self.levels[chosen]
         width, height = level.width_px // factor, max(1, level.height_px // factor)
         small: Array = np.empty((height, width, 3), np.uint8)
-        rows = max(1, 1024 // factor)
+        rows = max(1, _BAND_PX // factor)
         for above in range(0, height, rows):
             below = min(height, above + rows)
             band: Array = np.full(((below - above) * factor, width * factor, 3), WHITE, np.uint8)
@@ -171,11 +171,9 @@ class BlockSlide:
 
     def close(self) -> None:
         """Release the file; reads that are under way end well, and calling it again does nothing."""
-        source, self._source = self._source, None
-        if source is not None:
-            source.close()
-            if self._cache is not None:
-                self._cache.forget(self._number)
+        self._source = None
+        if self._cache is not None:
+            self._cache.forget(self._number)
 
     def __enter__(self) -> Self:
         return self

@@ -62,17 +62,11 @@ class _CuBlocks:
         size = self._levels[level]
         x, y = column * _BLOCK_PX, row * _BLOCK_PX
         width, height = min(_BLOCK_PX, size.width_px - x), min(_BLOCK_PX, size.height_px - y)
-        image = self._image
-        if image is None:
-            raise DataError(f"{self._path} was closed while it was read")
         start0 = (round(x * size.downsample), round(y * size.downsample))
         try:
-            pixels: Array = np.asarray(image.read_region(start0, (width, height), level))
+            pixels: Array = np.asarray(self._image.read_region(start0, (width, height), level))
         except Exception as error:  # cuCIM raises RuntimeError for everything
             raise DataError(
                 f"{self._path}, level {level}, the block at row {row}, column {column} cannot be read: {reason(error)}"
             ) from error
         return np.ascontiguousarray(pixels[..., :3])
-
-    def close(self) -> None:
-        self._image = None

@@ -90,6 +90,3 @@ class _Whole:
 
     def load(self, level: int, row: int, column: int) -> Array:  # noqa: ARG002 (there is one)
         return self._pixels
-
-    def close(self) -> None:
-        """Nothing is open."""

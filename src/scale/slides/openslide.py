@@ -51,11 +51,11 @@ class OpenSlideBlocks:
     """Blocks of a slide from OpenSlide, whose handles may be used by many threads."""
 
     def __init__(self, path: Path, header: Header, handle: openslide.OpenSlide) -> None:
-        """Serve an open handle, which this closes."""
+        """Serve an open handle, which closes itself when nobody holds it."""
         self._path = path
         self._levels = header.levels
         self._background = "#" + header.properties.get("openslide.background-color", "ffffff")
-        self._handle: openslide.OpenSlide | None = handle
+        self._handle = handle
         self._lock = threading.Lock()
 
     def block_px(self, level: int) -> tuple[int, int]:  # noqa: ARG002 (the same on every level)
@@ -72,8 +72,6 @@ class OpenSlideBlocks:
         x, y = column * _BLOCK_PX, row * _BLOCK_PX
         width, height = min(_BLOCK_PX, size.width_px - x), min(_BLOCK_PX, size.height_px - y)
         handle = self._handle
-        if handle is None:
-            raise DataError(f"{self._path} was closed while it was read")
         x0, y0 = round(x * size.downsample), round(y * size.downsample)
         try:
             region = handle.read_region((x0, y0), level, (width, height))
@@ -91,11 +89,6 @@ class OpenSlideBlocks:
                 return
             # The failed one is closed when the last thread that reads from it lets it go.
             self._handle = _open(self._path)
-
-    def close(self) -> None:
-        """Let the file go; whoever reads from it at this moment still holds it."""
-        with self._lock:
-            self._handle = None
 
 
 def _on_background(region: Image.Image, background: str) -> Array:

@@ -34,7 +34,7 @@ def sniff(path: Path) -> Kind:
     promised = _PROMISED.get(path.suffix.lower())
     if promised and kind in ("jpeg", "png", "bmp"):
         raise DataError(
-            f"{path} holds a plain {kind.upper()} image; its name promises {promised}; "
+            f"{path} holds a plain {kind.upper()} image, by its name expected {promised}; "
             f"name it *.{kind} to read it as an image"
         )
     return kind

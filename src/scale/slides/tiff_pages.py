@@ -46,11 +46,6 @@ class TiledPage:
         """How many tiles lie side by side."""
         return -(-self.width_px // self.tile.width_px)
 
-    @property
-    def rows(self) -> int:
-        """How many tiles lie one above the other."""
-        return -(-self.height_px // self.tile.height_px)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TiledFile:
@@ -143,21 +138,21 @@ def _page(path: Path, page: tifffile.TiffPage) -> TiledPage:
         raise DataError(f"{where}: its size is broken; expected 1 to {_LARGEST_SIDE_PX:,} pixels on a side")
     if not (page.tilelength > 0 and page.tilewidth * page.tilelength <= _LARGEST_TILE_PX):
         raise UnsuitedError(f"{where}: its tiles have {page.tilewidth}x{page.tilelength} pixels, expected smaller ones")
-    found = TiledPage(
-        width_px=page.imagewidth,
-        height_px=page.imagelength,
-        tile=_format(page),
-        offsets=np.asarray(page.dataoffsets, np.int64),
-        sizes_bytes=np.asarray(page.databytecounts, np.int64),
-    )
-    expected = found.rows * found.columns
-    for name, values in (("offsets", found.offsets), ("sizes", found.sizes_bytes)):
+    tile = _format(page)
+    expected = -(-page.imagewidth // tile.width_px) * -(-page.imagelength // tile.height_px)
+    for name, values in (("offsets", page.dataoffsets), ("sizes", page.databytecounts)):
         if len(values) < expected:
             raise DataError(
                 f"{where} has the {name} of {len(values):,} tiles, expected {expected:,}; "
                 "it may be cut short: copy it again"
             )
-    return found
+    return TiledPage(
+        width_px=page.imagewidth,
+        height_px=page.imagelength,
+        tile=tile,
+        offsets=np.asarray(page.dataoffsets[:expected], np.int64),
+        sizes_bytes=np.asarray(page.databytecounts[:expected], np.int64),
+    )
 
 
 def _refuse_kind(where: str, page: tifffile.TiffPage) -> None:

@@ -13,7 +13,7 @@ from redline.core.tensor import Array
 from scale.slides.base import WHITE, Header, levels_of
 from scale.slides.blocks import BlockSlide
 from scale.slides.cache import TileCache
-from scale.slides.failures import reason
+from scale.slides.failures import UnsuitedError, reason
 from scale.slides.tiff_pages import TiledFile, TiledPage, read_pages
 from scale.slides.tile_codecs import Decode, decoder_of
 
@@ -49,8 +49,11 @@ class TiffTiles:
         """Open the file and find a decoder for each level."""
         self._path = path
         self._pages = found.pages
-        self._decoders: list[Decode] = [decoder_of(page.tile) for page in found.pages]
-        self._file: _Bytes | None = _Bytes(path)
+        try:
+            self._decoders: list[Decode] = [decoder_of(page.tile) for page in found.pages]
+        except UnsuitedError as error:
+            raise UnsuitedError(f"{path}: {error}") from error
+        self._file = _Bytes(path)
         beyond = sum(int((page.offsets + page.sizes_bytes > self._file.size_bytes).sum()) for page in found.pages)
         if beyond:
             tiles = sum(len(page.offsets) for page in found.pages)
@@ -83,22 +86,15 @@ class TiffTiles:
         return pixels
 
     def _bytes(self, page: TiledPage, offset: int, size_bytes: int) -> bytes:
-        file = self._file
-        if file is None:
-            raise DataError("the slide was closed meanwhile")
-        if offset <= 0 or offset + size_bytes > file.size_bytes:
+        if offset <= 0 or offset + size_bytes > self._file.size_bytes:
             raise DataError(
                 f"it is said to lie at bytes {offset:,} to {offset + size_bytes:,} and the file has "
-                f"{file.size_bytes:,}; it is cut short or broken: copy it again"
+                f"{self._file.size_bytes:,}; it is cut short or broken: copy it again"
             )
         most_bytes = page.tile.width_px * page.tile.height_px * page.tile.samples * _MOST_BYTES_PER_SAMPLE
         if not 0 < size_bytes <= most_bytes + _HEADER_BYTES:
             raise DataError(f"it is said to have {size_bytes:,} bytes, expected at most {most_bytes:,}")
-        return file.read(offset, size_bytes)
-
-    def close(self) -> None:
-        """Let the file go; whoever reads from it at this moment still holds it."""
-        self._file = None
+        return self._file.read(offset, size_bytes)
 
 
 def _refuse_small(pixels: Array, page: TiledPage, row: int, column: int) -> None:
@@ -110,7 +106,10 @@ def _refuse_small(pixels: Array, page: TiledPage, row: int, column: int) -> None
 
 
 class _Bytes:
-    """An open file that many threads read from, closed when the last of them is done with it."""
+    """An open file that many threads read from, closed when the last of them lets it go.
+
+    Not before: the system gives a closed descriptor's number to the next file, which would then be read instead.
+    """
 
     __slots__ = ("_descriptor", "size_bytes")
 
