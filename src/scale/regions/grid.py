@@ -39,7 +39,7 @@ def overlap_px(overlap: float, window_px: int) -> int:
         raise InputError(f"got an overlap of {overlap}, expected a share of the window (0 to below 1) or pixels")
     if overlap >= 1 and overlap != int(overlap):
         raise InputError(f"got an overlap of {overlap} pixels, expected a whole number of them, or a share below 1")
-    # 100 * 0.9 must be 90 pixels, though 0.9 has no exact form; a share is a promise, so the rest is rounded up.
+    # A share is a promise, so it is rounded up; but 0.07 of 100 pixels are 7, though the product is a little more.
     shared = int(overlap) if overlap >= 1 else math.ceil(window_px * overlap - _ROUNDING)
     _refuse_overlap(shared, window_px, f"{overlap}")
     return shared

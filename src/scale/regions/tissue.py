@@ -126,11 +126,9 @@ def _above_otsu(signal: Array, seen: Array, least: int, most: int) -> Array:
 
 def _padding(value: Array) -> Array:
     """Black that reaches the border, as scanners put where they did not scan; black inside may be pigment."""
-    cv2 = opencv()
-    _, labels = cv2.connectedComponents((value <= _BLACK).astype(np.uint8), connectivity=8)
-    black = _at_border(labels)[labels].astype(np.uint8)
-    # Averaging mixes it with what lies beside it, one pixel wide.
-    return np.asarray(cv2.dilate(black, np.ones((3, 3), np.uint8)) > 0)
+    _, labels = opencv().connectedComponents((value <= _BLACK).astype(np.uint8), connectivity=8)
+    padding: Array = _at_border(labels)[labels]
+    return padding
 
 
 def _at_border(labels: Array) -> Array:

@@ -44,6 +44,15 @@ def test_a_band_is_never_less_than_a_row_of_the_picture() -> None:
     assert {read[3] for read in slide.reads} == {5}
 
 
+def test_bands_of_a_coarse_level_follow_each_other() -> None:
+    slide = FakeSlide(noise(1600, 1200), levels=(1, 4))
+    picture = picture_of(slide, whole_slide(slide), least_width_px=400, most_px=30_000, band_px=8_000)
+    assert slide.reads == [(0, y0, 400, 20, 1) for y0 in range(0, 1200, 80)]
+    assert picture.downsample == 8
+    expected = averages(slide.read(0, 0, 400, 300, level=1), 2)
+    assert np.abs(picture.pixels.astype(int) - expected).max() <= 1
+
+
 def test_sides_that_do_not_divide_keep_their_last_pixels() -> None:
     array = glass(601, 403)
     array[-3:, :] = array[:, -1:] = (10, 20, 30)
@@ -54,7 +63,7 @@ def test_sides_that_do_not_divide_keep_their_last_pixels() -> None:
 
 
 def test_a_part_is_read_from_a_level_that_shows_enough_of_it() -> None:
-    slide = FakeSlide(noise(4096, 4096), levels=(1, 4))
+    slide = FakeSlide(noise(2400, 2700), levels=(1, 4))
     region = Region(name="part", x0=1000, y0=2000, width_px=1100, height_px=600)
     picture = picture_of(slide, region)
     assert slide.reads == [(1000, 2000, 1100, 600, 0)]

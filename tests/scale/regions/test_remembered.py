@@ -9,6 +9,7 @@ import weakref
 import pytest
 from tests.scale.fake_slide import FakeSlide, glass
 
+from scale.regions import remembered
 from scale.regions.remembered import once
 
 
@@ -25,26 +26,27 @@ def test_a_value_may_need_another_one() -> None:
     assert once(slide, "outer", lambda: once(slide, "inner", lambda: 5) + 1) == 6
 
 
-def test_threads_that_ask_at_a_time_share_one_piece_of_work() -> None:
+def test_while_one_thread_works_others_wait_and_then_share_its_value() -> None:
     slide = FakeSlide(glass(8, 8))
-    asked = threading.Barrier(4)
-    made: list[int] = []
-    got: list[int] = []
+    could_enter: list[bool] = []
+
+    def try_to_enter() -> None:
+        could_enter.append(remembered._OF_SLIDES[slide].lock.acquire(blocking=False))
 
     def make() -> int:
-        made.append(1)
+        other = threading.Thread(target=try_to_enter)
+        other.start()
+        other.join()
         return 7
 
-    def ask() -> None:
-        asked.wait()
-        got.append(once(slide, "key", make))
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
+    got: list[int] = []
+    threads = [threading.Thread(target=lambda: got.append(once(slide, "key", make))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (made, got) == ([1], [7] * 4)
+    assert could_enter == [False]
+    assert got == [7] * 4
 
 
 def test_what_fails_is_tried_again() -> None:

@@ -78,13 +78,13 @@ def test_a_small_biopsy_on_a_large_glass_is_found() -> None:
 def test_black_padding_is_no_tissue_but_black_inside_tissue_is() -> None:
     array = glass(WIDTH, HEIGHT)
     array[:, :300] = array[:150] = 0
-    stain(array, 700, 400, 600, 500)
-    stain(array, 950, 600, 100, 100, colour=(5, 5, 5))
+    stain(array, 500, 300, 1000, 850)
+    stain(array, 650, 400, 700, 650, colour=(5, 5, 5))
     mask = tissue_mask(FakeSlide(array), margin_px=10).mask
     assert not mask[:, :300].any()
     assert not mask[:150].any()
-    assert not mask[150:350, 300:].any()
-    assert mask[640:660, 990:1010].all()
+    assert not mask[150:280, 300:].any()
+    assert mask[500:950, 750:1250].all()
 
 
 def test_black_padding_beside_averaged_pixels_leaves_no_line() -> None:
