@@ -26,9 +26,7 @@ class Format:
 FORMATS: dict[str, Format] = {
     "json": Format("scale.outputs.json:JsonWriter", "detections.json", "predictions by class, indented"),
     "geojson": Format("scale.outputs.geojson:GeoJsonWriter", "detections.geojson", "for QuPath"),
-    "geojson.gz": Format(
-        "scale.outputs.geojson:GeoJsonWriter", "detections.geojson.gz", "for QuPath, a seventh as large"
-    ),
+    "geojson.gz": Format("scale.outputs.geojson:GeoJsonWriter", "detections.geojson.gz", "for QuPath, compressed"),
     "parquet": Format("scale.outputs.parquet:ParquetWriter", "detections.parquet", "for programs and the viewer"),
     "csv": Format("scale.outputs.csv:CsvWriter", "detections.csv", "for a spreadsheet"),
     "coco": Format("scale.outputs.coco:CocoWriter", "detections.coco.json", "for tools of object detection"),
