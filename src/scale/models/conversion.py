@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from redline.core.artifact import Argument, Engine, OnnxModel, Step
 from redline.core.errors import BuildError, InputError, MissingDependencyError, RedlineError
 from redline.core.files import write_whole
-from redline.core.tensor import Dim
+from redline.core.tensor import Array, Dim, Signature
 from scale.models.files import ModelFiles, find_files, why_stale
 from scale.models.spec import ONNX_SUFFIX, ModelSpec
 
@@ -114,6 +114,7 @@ def convert_one(path: Path, options: ConvertOptions, tell: Tell) -> Conversion:
         return _row(path, "kept", kept, notes)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-", suffix=".partial") as folder:
         fixed = _with_fixed_size(model, options, Path(folder))
+        _check_detector(fixed)
         variant = _build(fixed, options, Path(folder), tell)
         engine = variant.engine
         if engine is None:
@@ -211,6 +212,29 @@ def _check_size(model: OnnxModel, options: ConvertOptions) -> None:
             f"{model.path.name} takes images of {'x'.join(map(str, fixed))} px, got imgsz {options.input_px}; "
             "leave it out, or export the model at that size"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Unopened:
+    """The signature of a model that is not open, where one is only to be looked at."""
+
+    signature: Signature
+
+    def __call__(self, _inputs: Mapping[str, Array], /) -> dict[str, Array]:
+        raise InputError("the model is not open")
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def _check_detector(model: OnnxModel) -> None:
+    """Refuse what could be built, and could never be opened as a detector."""
+    from redline.detection.detector import Detector
+
+    try:
+        Detector(_Unopened(model.signature), model.usage)
+    except InputError as error:
+        raise InputError(f"{model.path.name}: {error}") from error
 
 
 def _image_shape(model: OnnxModel) -> tuple[Dim, ...]:

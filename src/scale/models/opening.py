@@ -95,11 +95,12 @@ def open_model(
                 return opened
     if not fallback:
         raise request.failure(_no_engine(request.files))
-    missing = _missing(request, engine)
+    missing, engine_failed = _missing(request, engine), bool(request.failures)
     for candidate in _others(request, onnx_runtime):
         opened = request.try_to_open(candidate)
         if opened is not None:
-            return _told(opened, [*missing, *(reason for reason, _ in request.failures)])
+            as_asked = not missing and not engine_failed and opened.runtime == "torch"
+            return _told(opened, [*missing, *(reason for reason, _ in request.failures)], warn=not as_asked)
     raise request.failure(_nothing(request.files))
 
 
@@ -168,13 +169,14 @@ def _missing(request: _Request, engine: EngineUse) -> list[str]:
     return [] if files.named.is_file() else [f"{files.named.name} is not there"]
 
 
-def _told(opened: OpenModel, reasons: list[str]) -> OpenModel:
+def _told(opened: OpenModel, reasons: list[str], *, warn: bool) -> OpenModel:
     if not reasons:
         return opened
     asked, answers = opened.spec.path.name, opened.origin.path.name
     by = opened.runtime if answers == asked else f"{opened.runtime} ({answers})"
     note = f"{asked} is run by {by}: {'; '.join(reasons)}"
-    warnings.warn(note, FallbackWarning, stacklevel=3)
+    if warn:
+        warnings.warn(note, FallbackWarning, stacklevel=3)
     return replace(opened, notes=(note, *opened.notes))
 
 

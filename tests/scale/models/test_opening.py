@@ -216,6 +216,27 @@ def test_an_onnx_file_older_than_its_pt_file_does_not_answer_for_it(onnx: Path) 
     open_model(spec(onnx.with_suffix(".pt"))).close()
 
 
+def test_a_pt_file_that_answers_for_itself_is_nothing_to_warn_of(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = touch(onnx.with_suffix(".pt"), at_s=2_000_000_000)  # the ONNX file is stale
+
+    def torch_candidate(request: opening._Request, path: Path) -> opening._Candidate:
+        def open_it() -> opening.OpenModel:
+            model = read_onnx(onnx)
+            origin = Origin(path=path, runtime="torch", precision="fp32")
+            return loaded(request.spec, origin, open_onnx(model), model.usage)
+
+        return opening._Candidate(path=path, runtime="torch", open=open_it)
+
+    monkeypatch.setattr(opening, "_torch_candidate", torch_candidate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        opened = open_model(spec(weights), engine="never")
+    assert opened.notes == ("m.pt is run by torch: m.onnx is older than m.pt; export it again",)
+    opened.close()
+    with pytest.warns(FallbackWarning, match=r"there is no m\.engine"):
+        open_model(spec(weights), engine="expected").close()
+
+
 def test_an_engine_alone_that_may_not_be_used(tmp_path: Path) -> None:
     engine(tmp_path / "m.engine")
     with pytest.raises(MissingModelError, match=r"is an engine; beside it is no \.onnx or \.pt"):
