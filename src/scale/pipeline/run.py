@@ -141,6 +141,7 @@ class _Flow:
         self._work = work
         self._permits = Permits(len(work.plan.groups) + _SPARE_BATCHES)
         self._feed = Feed(work.plan, strips, self._permits)
+        self._all = len(strips) == len(work.plan.strips)
         self._lanes: list[Channel[tuple[Batch, int]]] = [Channel() for _ in work.runners]
         self._answered: Channel[_Answered] = Channel(max(2, len(work.runners)))
         self.results: Channel[StripResult] = Channel()
@@ -231,6 +232,7 @@ class _Flow:
     def _infer(self, model: int) -> None:
         clock, lane, runner = self._work.clock, self._lanes[model], self._work.runners[model]
         name, refused, answered = runner.info.name, 0, False
+        failed: Exception | None = None
         free = clock.now()
         while (item := lane.get()) is not None:
             batch, member = item
@@ -240,17 +242,19 @@ class _Flow:
                 with clock.busy(f"infer:{name}"):
                     outputs = self._retried("infer", partial(runner.infer, sealed.inputs))
                 answered = True
-            except _FailedError as failed:
-                refused += 1
+            except _FailedError as error:
+                refused, failed = refused + 1, error.error
                 if not answered and refused >= _PATIENCE:
-                    raise _refusal(name, failed.error) from failed.error
+                    raise _refusal(name, failed) from failed
                 for slot in range(batch.count):
-                    batch.state.fail(batch.start + slot, "infer", failed.error, member=member)
+                    batch.state.fail(batch.start + slot, "infer", failed, member=member)
             free = clock.now()
             if batch.used():
                 self._permits.release()
             self._answered.put(_Answered(batch=batch, member=member, outputs=outputs, places=sealed.places))
             del batch, sealed, outputs, item
+        if failed is not None and not answered and self._all:
+            raise _refusal(name, failed)
 
     def _decode(self) -> None:
         while (answer := self._answered.get()) is not None:

@@ -193,6 +193,18 @@ def test_a_model_that_refuses_everything_ends_the_slide() -> None:
         run(slide, plan, runners)
 
 
+def test_a_model_that_refuses_the_only_batch_ends_the_slide_but_not_a_resumed_one() -> None:
+    slide = FakeSlide(scattered(240, 160)[0])
+    runners = [Refusing()]
+    plan = plan_for(slide, runners, strip_windows=4)
+    assert len(plan.strips) > 1
+    (result,) = run_strips(slide, plan, plan.strips[:1], runners)
+    assert len(result.failures) == 4
+    small = FakeSlide(scattered(64, 64)[0])
+    with pytest.raises(DataError, match="model r refuses all"):
+        run(small, plan_for(small, runners), runners)
+
+
 class Unread(FakeSlide):
     def read(self, x0: int, y0: int, width_px: int, height_px: int, *, level: int = 0) -> Array:
         raise MissingDependencyError("imagecodecs", extra="scale")
