@@ -125,3 +125,26 @@ def test_infer_preprocess_of_a_dynamic_size():
     assert infer_preprocess(dynamic, size=(24, 32)).width_px == 32
     with pytest.raises(DataError, match="fixed at 8"):
         infer_preprocess(signature("n", 3, 8, 8), size=(16, 8))
+
+
+def test_letterbox_keeps_all_of_the_image_and_fills_with_gray():
+    pytest.importorskip("cv2")
+    plain = {"height_px": 32, "width_px": 32, "resize": "letterbox"}
+    answer = prepare(Image.new("RGB", (64, 32), (255, 0, 0)), Preprocess(**plain, mean=(0,) * 3, std=(1,) * 3))
+    assert answer.shape == (3, 32, 32)
+    assert answer[:, 16, 16].tolist() == [1, 0, 0]
+    np.testing.assert_allclose(answer[:, :8], 114 / 255)
+    np.testing.assert_allclose(answer[:, 24:], 114 / 255)
+    gray = prepare(Image.new("L", (64, 32), 255), Preprocess(**plain, mean=(0,), std=(1,), color="gray"))
+    assert (gray[0, 16, 16], gray.shape) == (1, (1, 32, 32))
+
+
+def test_letterbox_gives_what_a_detector_prepares():
+    pytest.importorskip("cv2")
+    from redline.core.preprocess import Usage
+    from redline.detection.detector import letterbox_preprocess
+    from redline.detection.letterbox import batch_of
+
+    image = Image.effect_noise((57, 91), 80).convert("RGB")
+    usage = Usage(preprocess=letterbox_preprocess(64, 96))
+    np.testing.assert_array_equal(prepare(image, usage.preprocess), batch_of([np.asarray(image)], (64, 96))[0])
