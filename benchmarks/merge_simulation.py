@@ -11,13 +11,32 @@ from redline.detection.results import Detections
 from scale.merging.found import BOTTOM, CUT_TOLERANCE_PX, LEFT, RIGHT, TOP, Found
 from scale.regions.grid import Grid, Region, inner_edges, overlap_px
 
-#: Of cells on two slides: objects on a square pixel, and their sides.
-DENSITY = 1.2e-4
-SIDE_PX, SIDE_SPREAD_PX, LEAST_SIDE_PX = 33.0, 8.0, 8.0
+LEAST_SIDE_PX = 8.0
 WINDOW_PX = 512
 #: A detector finds what is visible to more than this share, and is off by so many pixels (standard deviation).
 VISIBLE = 0.4
 JITTER_PX = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """What the objects of a slide are like.
+
+    Attributes:
+        density: Objects on a square pixel.
+        side_px: Mean of their sides.
+        spread_px: Standard deviation of their sides.
+    """
+
+    density: float
+    side_px: float
+    spread_px: float
+
+
+#: As on two slides that were looked at.
+CELLS = Kind(density=1.2e-4, side_px=33.0, spread_px=8.0)
+#: Most are larger than a fifth of a window, so that no window may see them whole.
+GLANDS = Kind(density=4e-6, side_px=150.0, spread_px=40.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,10 +73,10 @@ class Outcome:
     leftovers: int
 
 
-def random_objects(rng: np.random.Generator, side_px: int, density: float = DENSITY) -> Array:
+def random_objects(rng: np.random.Generator, side_px: int, kind: Kind) -> Array:
     """Boxes anywhere on a square slide; they overlap as chance has it."""
-    count = max(1, int(rng.poisson(density * side_px**2)))
-    sizes = np.maximum(rng.normal(SIDE_PX, SIDE_SPREAD_PX, (count, 2)), LEAST_SIDE_PX)
+    count = max(1, int(rng.poisson(kind.density * side_px**2)))
+    sizes = np.maximum(rng.normal(kind.side_px, kind.spread_px, (count, 2)), LEAST_SIDE_PX)
     corners = rng.random((count, 2)) * (side_px - sizes)
     return np.concatenate([corners, corners + sizes], axis=1)
 
@@ -68,7 +87,7 @@ def simulate(
     overlap: float,
     probability: float,
     seed: int = 0,
-    objects: Array | None = None,
+    kind: Kind = CELLS,
     window_px: int = WINDOW_PX,
     jitter_px: float = JITTER_PX,
 ) -> Scene:
@@ -79,14 +98,14 @@ def simulate(
         overlap: Of windows, a share or pixels.
         probability: That one window finds an object which is visible in it.
         seed: Of everything random.
-        objects: The true boxes; else random ones.
+        kind: Of the objects.
         window_px: Side of a window.
         jitter_px: Standard deviation of every side of a box that is found.
     """
     rng = np.random.default_rng(seed)
     region = Region(name="slide", x0=0, y0=0, width_px=side_px, height_px=side_px)
     grid = Grid(region=region, window_px=window_px, overlap_px=overlap_px(overlap, window_px))
-    truth = random_objects(rng, side_px) if objects is None else objects
+    truth = random_objects(rng, side_px, kind)
     index, row, column = _views(truth, grid)
     starts = np.stack([np.array(grid.columns_x0)[column], np.array(grid.rows_y0)[row]], axis=1).astype(np.float64)
     low, high = np.tile(starts, 2), np.tile(starts + window_px, 2)
