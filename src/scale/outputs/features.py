@@ -120,8 +120,6 @@ def _is_rectangle(ring: Ring) -> bool:
     if len(ring) != _RECTANGLE_POINTS:
         return False
     (ax, ay), (bx, by), (cx, cy), (dx, dy) = (point[:2] for point in ring[:-1])
-    if ax == cx or ay == cy:
-        return False
     return (ay == by and bx == cx and cy == dy and dx == ax) or (ax == bx and by == cy and cx == dx and dy == ay)
 
 

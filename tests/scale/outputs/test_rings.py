@@ -40,6 +40,12 @@ def test_no_box_is_flat(boxes: list[tuple[float, float, float, float]]) -> None:
     assert np.array_equal(got, np.round(got, 2))
 
 
+def test_an_outline_that_the_grid_would_swallow_is_none() -> None:
+    sliver, sound = [[0, 0], [0, 1], [0.0078125, 2]], [[0, 0], [4, 0], [0, 0.25]]
+    got = valid_rings(Polygons.of([np.array(sliver), np.array(sound)]))
+    assert [ring is None for ring in got] == [True, False]
+
+
 def test_a_sound_outline_keeps_its_points() -> None:
     ring = [[0, 0], [4, 0], [4, 4], [1, 3]]
     (got,) = valid_rings(Polygons.of([np.array(ring)]))

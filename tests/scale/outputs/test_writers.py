@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 from tests.scale.outputs.samples import INFO, detections, in_pieces, one
 
-from redline.core.errors import DataError, InputError
+from redline.core.errors import DataError, InputError, MissingDependencyError
 from redline.detection.results import Detections
 from scale.outputs import FORMATS, SlideInfo, base, open_writer
 
@@ -116,6 +118,21 @@ def test_what_cannot_be_written_is_refused_and_leaves_nothing(
 def test_an_unknown_format_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="did you mean geojson"):
         open_writer("geojsn", tmp_path / "x", INFO)
+
+
+def test_a_missing_package_is_told_with_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    monkeypatch.delitem(sys.modules, "scale.outputs.parquet", raising=False)
+    with pytest.raises(MissingDependencyError, match=r"pyarrow is not installed; .*\[scale\]"):
+        open_writer("parquet", tmp_path / "x.parquet", INFO)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_of_formats_loads_nothing_heavy() -> None:
+    heavy = {"shapely", "pyarrow", "tifffile", "PIL", "cv2", "orjson"}
+    program = "import sys, json, scale.outputs; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not heavy & set(json.loads(done.stdout))
 
 
 @pytest.mark.parametrize(
