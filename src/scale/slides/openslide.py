@@ -48,7 +48,11 @@ def open_openslide(path: Path, *, cache: TileCache) -> BlockSlide:
 
 
 class OpenSlideBlocks:
-    """Blocks of a slide from OpenSlide, whose handles may be used by many threads."""
+    """Blocks of a slide from OpenSlide, whose handles may be used by many threads.
+
+    OpenSlide takes places in whole pixels of level 0. Where these are no whole pixels of a level, because its
+    downsample is 2.0003 rather than 2, it shifts that level by the rest, less than half a pixel, and so blurs it.
+    """
 
     def __init__(self, path: Path, header: Header, handle: openslide.OpenSlide) -> None:
         """Serve an open handle, which closes itself when nobody holds it."""
