@@ -169,6 +169,8 @@ def _trained_px(yolo: Any) -> int:
 def _as_exported(yolo: Any) -> Any:
     """The module, fused, with a head that answers as in an exported file: predictions, and prototypes."""
     module = yolo.model.float().eval()
+    if getattr(module, "end2end", False) and _suppresses_by_default():
+        module.end2end = False
     module = module.fuse(verbose=False) if hasattr(module, "fuse") else module
     for part in module.modules():
         if hasattr(part, "export") and hasattr(part, "format"):
@@ -176,6 +178,16 @@ def _as_exported(yolo: Any) -> Any:
     for parameter in module.parameters():
         parameter.requires_grad_(False)
     return module
+
+
+def _suppresses_by_default() -> bool:
+    """Whether this Ultralytics predicts and exports by the head that wants suppression, also where there is another.
+
+    It does since ``nms`` has three values, of which None is the default (seen in 8.4.190).
+    """
+    from ultralytics.utils import DEFAULT_CFG_DICT
+
+    return "nms" in DEFAULT_CFG_DICT and DEFAULT_CFG_DICT["nms"] is None
 
 
 def _usage(yolo: Any, module: Any, size_px: int) -> Usage:
