@@ -64,7 +64,8 @@ def best_kernels() -> Kernels:
     if find_spec("numba") is not None:
         try:
             from scale.merging.nms_numba import NumbaKernels
-        except ImportError as error:
+        # RuntimeError: numba finds no folder in which to keep what it compiles.
+        except (ImportError, RuntimeError) as error:
             _log.warning("numba cannot be used (%s): merging by NumPy, which takes a few times longer", error)
         else:
             return NumbaKernels()

@@ -39,16 +39,9 @@ def _covering(found: Found, boxes: Array, share: float, kernels: Kernels) -> tup
         i, j = kernels.touching(boxes, boxes)
         covering = match(boxes[i], boxes[j], threshold=share, of_smaller=True)
         return i[covering], j[covering]
-    import shapely
+    from scale.merging.shapes import covering_pairs, shapes_of
 
-    from scale.merging.shapes import shapes_of
-
-    shapes = shapes_of(found.detections)
-    i, j = shapely.STRtree(shapes).query(shapes, predicate="intersects")
-    i, j = i[i < j], j[i < j]
-    smaller = np.minimum(shapely.area(shapes)[i], shapely.area(shapes)[j])
-    covering = shapely.area(shapely.intersection(shapes[i], shapes[j])) > share * smaller
-    return i[covering], j[covering]
+    return covering_pairs(shapes_of(found.detections), share)
 
 
 def closed_groups(boxes: Array, kernels: Kernels, *, reach_px: float = 0.0) -> Array:

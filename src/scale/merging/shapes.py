@@ -36,6 +36,16 @@ def shapes_of(found: Detections) -> Array:
     return shapes
 
 
+def covering_pairs(shapes: Array, share: float) -> tuple[Array, Array]:
+    """Positions of all pairs in which one covers more than a share of the other."""
+    i, j = shapely.STRtree(shapes).query(shapes, predicate="intersects")
+    i, j = i[i < j], j[i < j]
+    areas = shapely.area(shapes)
+    shared = shapely.area(shapely.intersection(shapes[i], shapes[j]))
+    covering = shared > share * np.minimum(areas[i], areas[j])
+    return i[covering], j[covering]
+
+
 def united(shapes: Array, *, seam_px: float = 0.0) -> Any:
     """The union of geometries as one polygon, empty where it has no area.
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.scale.merging.scenes import boxes_of, content, found_of, slides, with_outlines
+from tests.scale.merging.scenes import boxes_of, content, found_of, grid_of, slides, with_outlines
 
+from redline.core.errors import MissingDependencyError
 from redline.core.tensor import Array
 from scale.domain import Box, Coords, Polygon, Prediction
-from scale.merging import Found, MergeSettings, merge
+from scale.merging import METHODS, Found, MergeSettings, merge
 from scale.regions.grid import Grid
 
 
@@ -122,3 +126,13 @@ def test_a_broken_outline_is_repaired_and_a_missing_one_is_its_box() -> None:
     assert merged.detections.polygons is not None
     assert len(merged.detections.polygons.ring(0)) >= 4
     assert content(merged) != content(found)
+
+
+def test_without_shapely_outlines_say_what_to_type_and_boxes_need_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    monkeypatch.delitem(sys.modules, "scale.merging.shapes", raising=False)
+    rows = [([0, 0, 30, 20], 0.5, 0, 0, 0), ([10, 0, 40, 20], 0.6, 0, 1, 0)]
+    for method in METHODS:
+        assert len(merge(found_of(*rows), method=method, grid=grid_of(175, 25))) <= 2
+    with pytest.raises(MissingDependencyError, match=r"shapely is not installed; type: pip install 'redline.scale.'"):
+        merge(with_outlines(found_of(*rows)), method="union")
