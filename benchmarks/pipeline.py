@@ -1,0 +1,226 @@
+"""Windows of a slide a second through the whole of `scale detect`, against the bare model and against SAHI.
+
+The slide is the real region that is shipped and its mirror images. In each round the three take turns in a drawn order,
+each in a process of its own on the same cores: the bare model, which is the same session called in a loop with batches
+that are ready; `scale detect`, from the open slide to written files; and SAHI with the same model file, windows and
+overlap on a picture that lies in memory. Then slides of growing size show the memory that `scale detect` takes.
+
+    scripts/setup-peers sahi
+    python benchmarks/pipeline.py --model yolo11n.onnx --sahi .peers/sahi/bin/python -o results/cpu/pipeline.json
+
+The model takes squares of --window pixels. Ends with 1 where, by the median over the rounds, the pipeline has less than
+90 % of the bare model's windows a second or less than twice SAHI's, or where its peak memory on the largest slide is
+more than 1.25 times that on the smallest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import numpy as np
+
+import redline
+from redline.core.files import sha256_of, write_whole
+from redline.measurement.environment import fingerprint, installed, noise_check
+
+WANTED_OF_BARE, WANTED_OF_SAHI, WANTED_GROWTH = 0.9, 2.0, 1.25
+PACKAGES = ("onnxruntime", "numpy", "opencv-python-headless", "tifffile", "imagecodecs", "numba", "pyarrow")
+PEER = Path(__file__).resolve().parent / "peers" / "with_sahi_slices.py"
+FORMATS = ("geojson", "parquet")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--sahi", help="The Python of an environment that has sahi; without it SAHI is left out.")
+    parser.add_argument("--side", type=int, default=20_000, help="Of the slide, in pixels.")
+    parser.add_argument("--sides", default="5000,10000,20000,40000", help="Of the slides for memory.")
+    parser.add_argument("--window", type=int, default=640)
+    parser.add_argument("--overlap", type=float, default=0.2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--bare-windows", type=int, default=400)
+    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--worker", choices=("bare", "detect"), help=argparse.SUPPRESS)
+    parser.add_argument("--slide", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("-o", "--out", type=Path)
+    args = parser.parse_args()
+    if args.worker:
+        print(json.dumps(bare(args) if args.worker == "bare" else whole(args)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        noise = noise_check()
+        rounds = compare(args, Path(folder))
+        memory = grow(args, Path(folder))
+    document = {
+        "benchmark": "pipeline",
+        "command": "python benchmarks/pipeline.py",
+        "redline": redline.__version__,
+        "environment": fingerprint(noise=noise).to_json(),
+        "packages": installed(PACKAGES),
+        "model": {"name": args.model.name, "sha256": sha256_of(args.model)},
+        "settings": {name: getattr(args, name) for name in ("side", "window", "overlap", "rounds", "threads", "seed")},
+        "rounds": rounds,
+        "memory": memory,
+        "conclusion": conclude(rounds, memory),
+    }
+    print(json.dumps(document["conclusion"], indent=1))
+    if args.out:
+        write_whole(args.out, json.dumps(document, indent=1) + "\n")
+    return 0 if document["conclusion"]["passed"] else 1
+
+
+def compare(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """Each contender once a round, in a drawn order."""
+    slide = make_slide(folder, args.side)
+    contenders = {"bare": own(args, "bare", slide), "detect": own(args, "detect", slide)}
+    if args.sahi:
+        contenders["sahi"] = sahi(args, make_picture(slide, folder))
+    order, rounds = random.Random(args.seed), []
+    for number in range(args.rounds):
+        names = list(contenders)
+        order.shuffle(names)
+        found: dict[str, Any] = {"order": names}
+        for name in names:
+            found[name] = asked(contenders[name])
+            print(f"round {number + 1}, {name}: {rate(found[name]):.2f} windows/s", flush=True)
+        rounds.append(found)
+    return rounds
+
+
+def grow(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """The peak memory of `scale detect` on slides of growing size."""
+    rows = []
+    for side in [int(text) for text in args.sides.split(",") if text]:
+        slide = make_slide(folder, side)
+        found = asked(own(args, "detect", slide))
+        rows.append({"side_px": side, **found})
+        print(f"{side} x {side}: {found['peak_rss_bytes'] / 2**20:.0f} MiB, {rate(found):.2f} windows/s", flush=True)
+        slide.unlink()
+    return rows
+
+
+def conclude(rounds: list[dict[str, Any]], memory: list[dict[str, Any]]) -> dict[str, Any]:
+    """Medians of ratios within a round."""
+    of_bare = median(rate(one["detect"]) / rate(one["bare"]) for one in rounds)
+    of_sahi = median(rate(one["detect"]) / rate(one["sahi"]) for one in rounds) if "sahi" in rounds[0] else None
+    peaks = [row["peak_rss_bytes"] for row in memory]
+    growth = peaks[-1] / peaks[0] if peaks else None
+    passed = of_bare >= WANTED_OF_BARE
+    passed = passed and (of_sahi is None or of_sahi >= WANTED_OF_SAHI)
+    passed = passed and (growth is None or growth <= WANTED_GROWTH)
+    return {"of_bare": of_bare, "of_sahi": of_sahi, "memory_growth": growth, "passed": passed}
+
+
+def rate(found: dict[str, Any]) -> float:
+    return float(found["windows"] / found["seconds"])
+
+
+def make_slide(folder: Path, side: int) -> Path:
+    from tests.scale.slides_tools import make_pyramid
+
+    path = folder / f"slide_{side}.tif"
+    return path if path.is_file() else make_pyramid(path, side, side)
+
+
+def make_picture(slide: Path, folder: Path) -> Path:
+    """The slide's pixels as a file that an environment without readers of slides can load."""
+    from scale.slides.opening import open_slide
+
+    with open_slide(slide) as opened:
+        level, path = opened.levels[0], folder / "picture.npy"
+        shape = (level.height_px, level.width_px, 3)
+        picture = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        for y in range(0, level.height_px, 1024):
+            height = min(1024, level.height_px - y)
+            picture[y : y + height] = opened.read(0, y, level.width_px, height)
+        picture.flush()
+    return path
+
+
+def own(args: argparse.Namespace, worker: str, slide: Path) -> list[str]:
+    words = [sys.executable, __file__, "--worker", worker, "--slide", str(slide), "--model", str(args.model)]
+    for name in ("window", "overlap", "threads"):
+        words += [f"--{name}", str(getattr(args, name))]
+    return [*words, "--bare-windows", str(args.bare_windows)]
+
+
+def sahi(args: argparse.Namespace, picture: Path) -> list[str]:
+    words = [args.sahi, str(PEER), str(picture), str(args.model), "--window", str(args.window)]
+    return [*words, "--overlap", str(args.overlap), "--threads", str(args.threads)]
+
+
+def asked(command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{command[1:4]} ended with {done.returncode}: {done.stderr.strip()[-800:]}")
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def spec_of(args: argparse.Namespace) -> Any:
+    from scale.models.spec import ModelSpec
+
+    return ModelSpec(name=args.model.stem, path=args.model, window_px=args.window)
+
+
+def bare(args: argparse.Namespace) -> dict[str, Any]:
+    """The model as the pipeline opens it, with batches of real windows that are ready."""
+    from scale.pipeline.models import open_runners
+    from scale.slides.opening import open_slide
+
+    with (
+        open_runners([spec_of(args)], device="cpu", threads=args.threads) as (runner,),
+        open_slide(args.slide) as slide,
+    ):
+        batch, side = runner.shape.batch, args.window
+        windows = [runner.fit(slide.read(side * n, side, side, side)) for n in range(2 * batch)]
+        ready = [runner.seal(windows[start : start + batch]).inputs for start in (0, batch)]
+        runner.infer(ready[0])
+        start, calls = time.perf_counter(), max(1, args.bare_windows // batch)
+        for number in range(calls):
+            runner.infer(ready[number % 2])
+        seconds = time.perf_counter() - start
+    return {"windows": calls * batch, "seconds": seconds, "batch": batch, "peak_rss_bytes": peak_rss_bytes()}
+
+
+def whole(args: argparse.Namespace) -> dict[str, Any]:
+    """From the open slide to written files; models are open, as they are for the bare model."""
+    from scale.pipeline.detect import detect
+    from scale.pipeline.options import DetectOptions
+    from scale.pipeline.plan import PlanOptions
+
+    options = DetectOptions(plan=PlanOptions(overlap=args.overlap), tissue=False, formats=FORMATS)
+    with tempfile.TemporaryDirectory() as folder:
+        report = detect(
+            [args.slide], [spec_of(args)], folder, options=options, device="cpu", threads=args.threads
+        ).slides[0]
+    assert report.good, report.error
+    assert report.timing is not None
+    return {
+        "windows": report.windows,
+        "seconds": report.timing.wall_s,
+        "detections": report.detections,
+        "timing": report.timing.to_json(),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+
+
+def peak_rss_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    sys.exit(main())
