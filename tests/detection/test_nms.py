@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from redline.detection import nms as suppression
 from redline.detection.nms import nms
 
 
@@ -27,6 +28,18 @@ def overlap(a, b):
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 60), st.sampled_from([0.3, 0.45, 0.7]))
 def test_it_keeps_what_the_definition_keeps(seed, count, iou):
+    check(seed, count, iou)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.sampled_from([0.3, 0.45, 0.7]))
+def test_crowds_go_another_way_to_the_same_boxes(seed, count, iou):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suppression, "_MOST_PAIRS", 0)
+        check(seed, count, iou)
+
+
+def check(seed, count, iou):
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, 40, (count, 2))
     # Whole pixels, so that moving classes apart rounds nothing.

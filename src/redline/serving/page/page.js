@@ -6,6 +6,7 @@ const AGAIN_MS = 1500;
 const LEAST_ASKED = 0.05;
 const COLORS = 8;
 const MOST_NAMES = 60;
+const MANY = 12;
 const MOST_CLASSES = 8;
 const of = id => document.getElementById(id);
 
@@ -393,6 +394,9 @@ function outlines(box) {
   const [x0, y0, x1, y1] = box.box;
   const place = { x: x0, y: y0, width: x1 - x0, height: y1 - y0 };
   const shapes = [shape("rect", { class: "under", ...place }), shape("rect", { class: own(box), ...place })];
+  const said = shape("title", {});
+  said.textContent = `${called(box)} ${percent(box.score)}`;
+  shapes[1].append(said);
   if (box.polygon) shapes.unshift(shape("polygon", { class: own(box), points: box.polygon.map(point => point.join(",")).join(" ") }));
   return shapes;
 }
@@ -409,10 +413,17 @@ function showNames(sure) {
     return name;
   });
   of("names").replaceChildren(...names);
-  // Of names that would lie on one another the surest stays.
+  // Of names that would lie on one another the surest stays; where there are many boxes, only large ones have a name.
+  const frame = of("drawn").getBoundingClientRect();
   const taken = [];
-  for (const name of names) {
-    const one = name.getBoundingClientRect();
+  for (const [at, name] of names.entries()) {
+    let one = name.getBoundingClientRect();
+    const [x0, , x1] = sure[at].box;
+    const wide = frame.width * (x1 - x0) / pictured.width;
+    if (sure.length > MANY && one.width > 1.5 * wide) { name.remove(); continue; }
+    if (one.right > frame.right) { name.style.left = "auto"; name.style.right = "0"; }
+    if (one.left < frame.left) { name.style.right = "auto"; name.style.left = "0"; }
+    one = name.getBoundingClientRect();
     const covered = taken.some(other => one.left < other.right && other.left < one.right && one.top < other.bottom && other.top < one.bottom);
     if (covered) name.remove();
     else taken.push(one);
@@ -468,6 +479,7 @@ async function take(blob) {
     canvas.className = Math.max(image.width, image.height) < 100 ? "dots" : "";
     canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
     pictured = { width: image.width, height: image.height };
+    of("picture").style.setProperty("--ratio", image.width / image.height);
     clearBoxes();
     of("picture").hidden = false;
     of("hint").hidden = true;
