@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,8 @@ def find_slide(result: Result, given: tuple[Path, ...], *, alone: bool) -> Path:
         for place in (recorded, result.folder / recorded.name, result.folder.parent / recorded.name):
             if place.exists():
                 return place
-    was = f"its file is not at {recorded} any more" if recorded is not None else "its file is not recorded"
-    shown = result.folder if alone else result.folder.parent
+    was = f"the slide is not at {recorded} any more" if recorded is not None else "where the slide is was not recorded"
+    shown = shlex.quote(str(result.folder if alone else result.folder.parent))
     raise InputError(f"{was}; type: scale view {shown} --slide PATH (the slide, or the folder that it is in)")
 
 

@@ -140,7 +140,7 @@ def test_many_small_ones_are_a_cloud_on_a_narrow_screen_and_a_slide_that_is_gone
     with site(held) as url:
         said, told, console = browse(tmp_path, f"{url}#slide=gone&x=750&y=550&zoom=0.1", width_px=390)
     assert [line for line in console if "404" not in line] == []
-    assert "its file is gone. Type: scale view out/gone --slide PATH (the slide)" in said
+    assert "Its file is gone. Type: scale view out/gone --slide PATH (the slide)" in said
     assert "out/bad/manifest.json is broken" in said
     assert "gone 400 detections slide 400 detections" in said.replace("no file ", "")
     assert told["cloud"]

@@ -3,7 +3,7 @@
 import { ask } from "./words.js";
 
 const MAGIC = 0x31444353;
-const MOST = 20000;
+const MOST = 40000;
 // How much more than the view is asked for, on each side, so that a small move needs nothing new.
 const MARGIN = 0.4;
 // A class whose usual box is smaller than this on the screen is drawn as a cloud.

@@ -19,7 +19,7 @@ const map = new SlideMap(of("map"), { onView: onMove, onClick });
 const overlay = new Overlay(map);
 const found = new Found(error => {
   if (error) panel.showNotice(`The detections could not be read: ${error.message}`);
-  map.redraw();
+  if (slide) draw();
 });
 const rested = debounced(120, () => { moving = false; onRest(); });
 
@@ -38,6 +38,7 @@ function said() {
 }
 
 function onMove() {
+  if (!slide) return;
   moving = true;
   found.look(map.rectangle(), map.transform().scale, filter);
   draw();
@@ -65,7 +66,7 @@ function onFilter() {
   panel.showCounts(slide, filter, inView);
   if (overlay.picked && (overlay.picked.score < Math.fround(filter.least) || !filter.classes.includes(overlay.picked.class))) unpick();
   overlay.stale();
-  map.redraw();
+  onMove();
 }
 
 function onClick(at, point) {
@@ -77,13 +78,13 @@ function onClick(at, point) {
   const { boxes, classes, scores } = data.found;
   overlay.picked = { box: boxes.slice(4 * best, 4 * best + 4), class: classes[best], score: scores[best] };
   panel.showPicked(slide, data.found, best, point, map.size());
-  map.redraw();
+  draw();
 }
 
 function unpick() {
   overlay.picked = null;
   of("picked").hidden = true;
-  if (slide) map.redraw();
+  if (slide) draw();
 }
 
 async function open(name, wanted) {
@@ -146,7 +147,7 @@ async function copyLink() {
 
 function listen() {
   of("least").addEventListener("input", event => { filter.least = Number(event.target.value); if (slide) onFilter(); });
-  of("solid").addEventListener("input", event => { overlay.solid = Number(event.target.value); panel.showFilter(filter, overlay.solid); if (slide) map.redraw(); });
+  of("solid").addEventListener("input", event => { overlay.solid = Number(event.target.value); panel.showFilter(filter, overlay.solid); if (slide) { overlay.stale(); draw(); } });
   of("all").addEventListener("click", () => { if (slide) { filter.classes = slide.classes.map((_, at) => at); onFilter(); } });
   of("none").addEventListener("click", () => { if (slide) { filter.classes = []; onFilter(); } });
   of("zoom-in").addEventListener("click", () => map.zoomBy(2));

@@ -100,5 +100,4 @@ export class SlideMap {
 
   zoomBy(factor) { this.viewer.viewport.zoomBy(factor); this.viewer.viewport.applyConstraints(); }
   home() { this.viewer.viewport.goHome(); }
-  redraw() { this.viewer.forceRedraw(); }
 }

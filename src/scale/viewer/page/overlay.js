@@ -1,9 +1,14 @@
 // The one canvas over the slide: clouds, boxes and outlines of what is in view, and the detection that was picked.
 
-// Below this many milliseconds, everything is drawn anew in each frame.
-const CHEAP_MS = 5;
-// Boxes smaller than this on the screen are filled dots.
+// Up to this many boxes are drawn anew in each frame; an outline counts as several. How long drawing takes cannot be
+// seen from here: a canvas only notes what to draw, and does it later.
+const FEW = 1500;
+const OUTLINE_WEIGHT = 8;
+// About how long one box takes where a processor draws it.
+const BOX_MS = 0.001;
+// Boxes smaller than this on the screen are filled dots, and outlines smaller than that are boxes.
 const DOT_PX = 4;
+const OUTLINE_PX = 10;
 const EDGE = 0.25;
 
 export class Overlay {
@@ -15,7 +20,7 @@ export class Overlay {
     this.context = this.canvas.getContext("2d");
     this.kept = document.createElement("canvas");
     this.keptAt = null;
-    this.cost_ms = 0;
+    this.weight = 0;
     this.drawn_ms = 0;
     this.solid = 0.9;
     this.picked = null;
@@ -62,10 +67,8 @@ export class Overlay {
   #vectors(data, shown, at, { width, height, ratio, atRest }) {
     const { context, kept } = this;
     context.globalAlpha = this.solid;
-    if (this.cost_ms < CHEAP_MS) {
-      const begun = performance.now();
+    if (this.weight <= FEW) {
       this.drawn = this.#paint(context, data, shown, at, [0, 0, width, height]);
-      this.cost_ms = performance.now() - begun;
       this.keptAt = null;
     } else {
       const edgeX = EDGE * width, edgeY = EDGE * height;
@@ -75,7 +78,7 @@ export class Overlay {
       const top = old ? at.y - factor * old.y - factor * edgeY : 0;
       const covers = old && left <= 0.5 && top <= 0.5 && left + factor * (width + 2 * edgeX) >= width - 0.5 && top + factor * (height + 2 * edgeY) >= height - 0.5;
       const wanted = !old || old.data !== data || old.least !== shown.least || old.single !== shown.single.join() || (atRest && factor !== 1) || !covers || factor > 2 || factor < 0.5;
-      const rested = performance.now() - (old ? old.when : 0) > 6 * this.cost_ms;
+      const rested = performance.now() - (old ? old.when : 0) > 10 * BOX_MS * this.weight;
       if (wanted && (!old || atRest || rested)) {
         this.#keep(data, shown, at, { width, height, ratio, edgeX, edgeY });
         context.drawImage(kept, -edgeX, -edgeY, width + 2 * edgeX, height + 2 * edgeY);
@@ -88,7 +91,6 @@ export class Overlay {
   }
 
   #keep(data, shown, at, { width, height, ratio, edgeX, edgeY }) {
-    const begun = performance.now();
     const { kept } = this;
     const w = Math.round((width + 2 * edgeX) * ratio), h = Math.round((height + 2 * edgeY) * ratio);
     if (kept.width !== w || kept.height !== h) { kept.width = w; kept.height = h; }
@@ -98,41 +100,39 @@ export class Overlay {
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.translate(edgeX, edgeY);
     const drawn = this.#paint(context, data, shown, at, [-edgeX, -edgeY, width + edgeX, height + edgeY]);
-    const now = performance.now();
-    this.cost_ms = now - begun;
-    this.keptAt = { ...at, data, least: shown.least, single: shown.single.join(), when: now, drawn };
+    this.keptAt = { ...at, data, least: shown.least, single: shown.single.join(), when: performance.now(), drawn };
   }
 
-  // The classes lie one behind the other in the data, so each is one path of one color.
+  // Each box is drawn by itself, on whole pixels: thousands of them in one path take ten times as long.
   #paint(context, data, { single, least }, { scale, x, y }, [left, top, right, bottom]) {
     const { boxes, scores, classes, offsets, points, n } = data;
-    let drawn = 0;
-    let number = -1, shows = false;
-    const end = () => {
-      if (number < 0 || !shows) return;
-      const { color } = this.map.slide.classes[number];
-      context.strokeStyle = context.fillStyle = color;
-      context.lineWidth = 1.6;
-      context.stroke();
-    };
+    const shows = this.map.slide.classes.map((_, number) => single.includes(number));
+    let drawn = 0, weight = 0, number = -1;
+    context.lineWidth = 2;
     for (let at = 0; at < n; at += 1) {
-      if (classes[at] !== number) {
-        end();
-        number = classes[at];
-        shows = single.includes(number);
-        context.beginPath();
-        if (shows) context.fillStyle = this.map.slide.classes[number].color;
-      }
-      if (!shows || scores[at] < least) continue;
+      if (!shows[classes[at]] || scores[at] < least) continue;
       const x0 = x + boxes[4 * at] * scale, y0 = y + boxes[4 * at + 1] * scale;
-      const x1 = x + boxes[4 * at + 2] * scale, y1 = y + boxes[4 * at + 3] * scale;
-      if (x1 < left || y1 < top || x0 > right || y0 > bottom) continue;
+      const width = (boxes[4 * at + 2] - boxes[4 * at]) * scale, height = (boxes[4 * at + 3] - boxes[4 * at + 1]) * scale;
+      if (x0 + width < left || y0 + height < top || x0 > right || y0 > bottom) continue;
+      if (classes[at] !== number) {
+        number = classes[at];
+        context.strokeStyle = context.fillStyle = this.map.slide.classes[number].color;
+      }
       drawn += 1;
-      if (x1 - x0 < DOT_PX && y1 - y0 < DOT_PX) context.fillRect(x0, y0, Math.max(1.5, x1 - x0), Math.max(1.5, y1 - y0));
-      else if (offsets && offsets[at + 1] - offsets[at] > 2) outline(context, points, offsets[at], offsets[at + 1], { scale, x, y });
-      else context.rect(x0, y0, x1 - x0, y1 - y0);
+      weight += 1;
+      const longer = Math.max(width, height);
+      if (longer < DOT_PX) {
+        context.fillRect(Math.round(x0), Math.round(y0), Math.max(2, Math.round(width)), Math.max(2, Math.round(height)));
+      } else if (longer >= OUTLINE_PX && offsets && offsets[at + 1] - offsets[at] > 2) {
+        weight += OUTLINE_WEIGHT;
+        context.beginPath();
+        outline(context, points, offsets[at], offsets[at + 1], { scale, x, y });
+        context.stroke();
+      } else {
+        context.strokeRect(Math.round(x0), Math.round(y0), Math.round(width), Math.round(height));
+      }
     }
-    end();
+    this.weight = weight;
     return drawn;
   }
 

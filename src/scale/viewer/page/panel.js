@@ -110,7 +110,8 @@ export function showDrawn(text) {
 
 export function showNotice(text) {
   of("notice").hidden = !text;
-  const [said, typed] = (text || "").split("; type: ");
+  const [first, typed] = (text || "").split("; type: ");
+  const said = first.charAt(0).toUpperCase() + first.slice(1);
   of("notice").replaceChildren(document.createTextNode(typed ? `${said}. Type:` : said));
   if (typed) {
     const [command, more] = typed.split(" (");
