@@ -6,13 +6,12 @@ import hashlib
 from pathlib import Path
 
 _END_BYTES = 1 << 20
-#: Formats that keep their pixels in other files: beside the file, or in a folder of its name.
-_BESIDE = {".dcm": "*.dcm", ".vms": "*.jpg", ".vmu": "*"}
-_FOLDER = ".mrxs"
+#: A MIRAX slide keeps its pixels in a folder of its name.
+_MIRAX = ".mrxs"
 
 
 def fingerprint_of(path: Path) -> dict[str, str]:
-    """Size and a digest of the first and last megabyte; with the names and sizes of the files that belong to it."""
+    """Size and a digest of the first and last megabyte; of a MIRAX slide also of its parts' names and sizes."""
     size_bytes = path.stat().st_size
     digest = hashlib.sha256(str(size_bytes).encode())
     with path.open("rb") as file:
@@ -21,16 +20,8 @@ def fingerprint_of(path: Path) -> dict[str, str]:
             file.seek(max(_END_BYTES, size_bytes - _END_BYTES))
             digest.update(file.read(_END_BYTES))
     found = {"size_bytes": str(size_bytes), "sha256_of_ends": digest.hexdigest()}
-    if parts := _parts(path):
+    if path.suffix.lower() == _MIRAX:
+        parts = sorted(part for part in path.with_suffix("").glob("*") if part.is_file())
         listed = "\n".join(f"{part.name} {part.stat().st_size}" for part in parts)
         found["sha256_of_parts"] = hashlib.sha256(listed.encode()).hexdigest()
     return found
-
-
-def _parts(path: Path) -> list[Path]:
-    suffix = path.suffix.lower()
-    if suffix == _FOLDER:
-        return sorted(part for part in path.with_suffix("").glob("*") if part.is_file())
-    if suffix in _BESIDE:
-        return sorted(part for part in path.parent.glob(_BESIDE[suffix]) if part.is_file())
-    return []

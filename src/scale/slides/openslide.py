@@ -12,7 +12,7 @@ from PIL import Image
 
 from redline.core.errors import DataError
 from redline.core.tensor import Array
-from scale.slides.base import Header, levels_of
+from scale.slides.base import Header, Level
 from scale.slides.blocks import BlockSlide
 from scale.slides.cache import TileCache
 from scale.slides.failures import UnsuitedError, reason
@@ -36,7 +36,10 @@ def open_openslide(path: Path, *, cache: TileCache) -> BlockSlide:
         header = Header(
             path=path,
             reader="openslide",
-            levels=levels_of(list(handle.level_dimensions)),
+            levels=tuple(
+                Level(width_px=width, height_px=height, downsample=downsample)
+                for (width, height), downsample in zip(handle.level_dimensions, handle.level_downsamples, strict=True)
+            ),
             mpp=said.mpp,
             magnification=said.magnification,
             properties=said.properties,

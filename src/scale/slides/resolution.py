@@ -59,6 +59,16 @@ def ome_resolution(description: str) -> Resolution:
     )
 
 
+def ome_planes(description: str) -> dict[str, int]:
+    """How many channels, depths and times OME-XML says that its first image has, by C, Z and T.
+
+    >>> ome_planes('<OME><Pixels SizeC="3" SizeT="1" SizeX="900" SizeZ="5"/></OME>')
+    {'C': 3, 'Z': 5, 'T': 1}
+    """
+    pixels = _attributes(description, "Pixels")
+    return {axis: int(size) if (size := pixels.get(f"Size{axis}", "1")).isdecimal() else 1 for axis in "CZT"}
+
+
 def tag_resolution(per_unit_x: float | None, per_unit_y: float | None, unit: int | None) -> Resolution:
     """What TIFF's resolution tags say, where that is plausible for a slide.
 

@@ -13,9 +13,10 @@ import tifffile
 from redline.core.errors import DataError
 from redline.core.tensor import Array
 from scale.slides.failures import UnsuitedError, reason
-from scale.slides.resolution import Resolution, aperio_resolution, ome_resolution, tag_resolution
+from scale.slides.resolution import Resolution, aperio_resolution, ome_planes, ome_resolution, tag_resolution
 from scale.slides.tile_codecs import JPEG, Alpha, TileFormat
 
+_log = logging.getLogger(__name__)
 #: Slides have a dozen; a file of noise may seem to have millions.
 _MOST_PAGES = 64
 _LARGEST_TILE_PX = 1 << 26
@@ -92,10 +93,25 @@ def _read(path: Path, tiff: tifffile.TiffFile) -> TiledFile:
             raise UnsuitedError(f"{path} is a {maker} slide, not a plain pyramid of tiles; open it with OpenSlide")
     if str(first.tags.valueof(_SOFTWARE_TAG, "")).startswith("MedScan"):
         raise UnsuitedError(f"{path} is a Trestle slide, whose tiles overlap; open it with OpenSlide")
+    if _is_ome(first):
+        _refuse_planes(path, first)
     pages = [_page(path, page) for page in _levels(path, first, list(_first_pages(tiff)))]
     if first.is_svs and any((page.sizes_bytes == 0).any() for page in pages):
         raise UnsuitedError(f"{path} is an Aperio slide with tiles left out; open it with OpenSlide")
     return TiledFile(pages=tuple(pages), resolution=_resolution(first))
+
+
+def _is_ome(first: tifffile.TiffPage) -> bool:
+    return "<OME" in first.description[:2000]
+
+
+def _refuse_planes(path: Path, first: tifffile.TiffPage) -> None:
+    """One of several channels would pass for the whole image, in gray."""
+    planes = ome_planes(first.description)
+    if first.samplesperpixel == 1 and planes["C"] > 1:
+        raise DataError(f"{path} has {planes['C']} channels as images of their own; expected RGB or gray in one image")
+    if planes["Z"] > 1 or planes["T"] > 1:
+        _log.warning("%s has %d depths and %d times: the first is read", path, planes["Z"], planes["T"])
 
 
 def _first_pages(tiff: tifffile.TiffFile) -> Iterator[tifffile.TiffPage]:
@@ -188,7 +204,7 @@ def _resolution(first: tifffile.TiffPage) -> Resolution:
     tagged = tag_resolution(
         _ratio(first, _X_RESOLUTION), _ratio(first, _Y_RESOLUTION), first.tags.valueof(_RESOLUTION_UNIT, 2)
     )
-    if "<OME" not in description[:2000]:
+    if not _is_ome(first):
         return tagged
     said = ome_resolution(description)
     return (

@@ -171,6 +171,23 @@ def test_slides_that_are_no_plain_pyramid_are_left_to_openslide(tmp_path, softwa
         open_slide(path, reader="tiled")
 
 
+def test_channels_in_images_of_their_own_are_refused(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    options = {"tile": (128, 128), "photometric": "minisblack", "ome": True}
+    tifffile.imwrite(path, np.zeros((3, 300, 300), np.uint8), metadata={"axes": "CYX"}, **options)
+    for reader in ("auto", "tiled"):
+        with pytest.raises(DataError, match="3 channels as images of their own; expected RGB or gray in one image"):
+            open_slide(path, reader=reader)
+
+
+def test_of_several_depths_the_first_is_read_with_a_warning(tmp_path, caplog):
+    path, gray = tmp_path / "a.ome.tif", picture()[..., 1]
+    options = {"tile": (128, 128), "photometric": "minisblack", "ome": True}
+    tifffile.imwrite(path, np.stack([gray, 255 - gray]), metadata={"axes": "ZYX"}, **options)
+    np.testing.assert_array_equal(read(path)[..., 0], gray)
+    assert "has 2 depths and 1 times: the first is read" in caplog.text
+
+
 def test_aperio_with_tiles_left_out_is_left_to_openslide(tmp_path):
     path = make_pyramid(tmp_path / "a.svs", 900, 700, levels=2, maker="aperio")
     with tifffile.TiffFile(path, mode="r+") as tiff:

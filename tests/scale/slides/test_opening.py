@@ -10,6 +10,7 @@ from tests.scale.slides_tools import REAL_DICOM, REAL_SVS, make_pyramid, region
 
 from redline.core.errors import InputError
 from scale.slides.base import level_for
+from scale.slides.fingerprint import fingerprint_of
 from scale.slides.opening import open_slide
 
 
@@ -130,12 +131,14 @@ def test_a_fingerprint_is_of_the_content(tmp_path, pyramid):
         assert (slide.fingerprint() == first) == (len(content) > 2 << 20)
 
 
-def test_a_fingerprint_counts_the_files_of_a_dicom_slide(tmp_path):
-    (tmp_path / "a.dcm").write_bytes(REAL_DICOM.read_bytes())
-    with open_slide(tmp_path / "a.dcm") as slide:
-        alone = slide.fingerprint()
-        (tmp_path / "b.dcm").write_bytes(b"more")
-        assert slide.fingerprint() != alone
+def test_a_fingerprint_counts_the_parts_of_a_mirax_slide(tmp_path):
+    (tmp_path / "a.mrxs").write_bytes(b"overview")
+    (tmp_path / "a").mkdir()
+    seen = [fingerprint_of(tmp_path / "a.mrxs")]
+    for content in (b"1", b"12"):
+        (tmp_path / "a" / "Data0000.dat").write_bytes(content)
+        seen.append(fingerprint_of(tmp_path / "a.mrxs"))
+    assert len({tuple(each.items()) for each in seen}) == 3
 
 
 def test_alpha_of_openslide_is_put_on_its_background():
