@@ -23,7 +23,7 @@ _LARGEST_TILE_PX = 1 << 26
 _LARGEST_SIDE_PX = 1 << 31
 #: Formats whose levels are more than tiles side by side: they overlap, are padded, or lie in many images.
 _FOREIGN = {"ndpi": "Hamamatsu", "bif": "Ventana", "scn": "Leica", "philips": "Philips", "avs": "Argos"}
-_SOFTWARE_TAG, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 305, 282, 283, 296
+_SOFTWARE_TAG, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT, _TILE_WIDTH = 305, 282, 283, 296, 322
 _ALPHAS: dict[int, Alpha] = {1: "premultiplied", 2: "straight"}
 
 
@@ -88,6 +88,9 @@ def _read(path: Path, tiff: tifffile.TiffFile) -> TiledFile:
     first = tiff.pages.first
     if not isinstance(first, tifffile.TiffPage):
         raise DataError(f"{path} is a TIFF file without an image; expected a slide; it may be cut short: copy it again")
+    if 0 in (first.imagewidth, first.imagelength) or (_TILE_WIDTH in first.tags and not first.is_tiled):
+        # Not passed over: a smaller page would then be taken for level 0.
+        raise DataError(f"{path} has a first image, or tiles, of no pixels; expected a slide: copy it again")
     for flag, maker in _FOREIGN.items():
         if getattr(first, f"is_{flag}"):
             raise UnsuitedError(f"{path} is a {maker} slide, not a plain pyramid of tiles; open it with OpenSlide")

@@ -196,6 +196,15 @@ def test_a_tile_that_lies_elsewhere(tmp_path, pyramid, tag, value, reason):
         assert slide.read(130, 0, 10, 10).shape == (10, 10, 3)
 
 
+@pytest.mark.parametrize("tag", ["ImageWidth", "TileWidth"])
+def test_a_first_image_of_no_pixels_does_not_leave_its_place_to_a_smaller_one(tmp_path, pyramid, tag):
+    path = tmp_path / "bad.tif"
+    shutil.copy(pyramid, path)
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages[0].tags[tag].overwrite(0)
+    refused(path, "has a first image, or tiles, of no pixels")
+
+
 def test_too_few_tiles(tmp_path, pyramid):
     path = tmp_path / "bad.tif"
     shutil.copy(pyramid, path)
