@@ -184,7 +184,8 @@ def test_what_is_open_is_bounded_and_closed_at_the_end() -> None:
         assert client.get(f"/slides/{name}").status_code == 200
     assert [slide.closed for slide in slides.values()] == [1, 1, 0, 0, 0, 0]
     with held.use("5"):
-        held.close()
+        with held.use("5"):
+            held.close()
         assert slides["5"].closed == 0  # not while it is in use
     assert [slide.closed for slide in slides.values()] == [1] * 6
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import numpy as np
-from tests.scale.viewer.made import diamond, marks
+from tests.scale.viewer.made import COLORS, NAMES, diamond, marks
 from tests.scale.viewer.unpacked import unpack
 
+from redline.detection.results import Polygons
 from scale.viewer.encoding import encode
-from scale.viewer.marks import Filter
+from scale.viewer.marks import Filter, Marks
 
 VIEW = (200.0, 200.0, 900.0, 700.0)
 
@@ -58,3 +59,18 @@ def test_points_that_cannot_be_told_apart_are_left_out() -> None:
     assert lengths.max() <= 4
     assert len(told.points) < 30 * 4
     np.testing.assert_array_equal(told.points[told.offsets[:-1]][:, 1], told.boxes[:, 1])  # each begins where it began
+
+
+def test_a_step_to_the_side_alone_is_a_step() -> None:
+    square = np.array([[0, 0], [8, 0], [8, 8], [0, 8]], np.float32)
+    found = Marks(
+        np.array([[0, 0, 8, 8]], np.float32),
+        np.ones(1, np.float32),
+        np.zeros(1, np.int32),
+        names=NAMES,
+        colors=COLORS,
+        polygons=Polygons.of([square]),
+    )
+    told = unpack(encode(found, (0, 0, 9, 9), Filter(), most=5, step_px=2))
+    assert told.points is not None
+    np.testing.assert_array_equal(told.points, square)

@@ -27,6 +27,7 @@ def test_addresses_and_localhost_are_answered(header: str) -> None:
         "127.0.0.1@evil.example",
         "[evil.example]",
         "localhost:80:80",
+        "localhost:evil",
         "0x7f000001.evil.example",
         "localhost evil.example",
     ],

@@ -68,8 +68,10 @@ def test_full_size_pixels_are_those_of_the_slide() -> None:
 
 def test_the_coarsest_level_that_is_fine_enough_is_read() -> None:
     slide = FakeSlide(picture(1500, 1100), (1, 4))
-    SlideTiles(slide).part(0, 0, 100, 100, 8)
-    assert {read[-1] for read in slide.reads} == {1}
+    for down, level in ((8, 1), (4, 1), (2, 0), (3.9, 0)):
+        slide.reads.clear()
+        SlideTiles(slide).part(0, 0, 100, 100, down)
+        assert {read[-1] for read in slide.reads} == {level}, down
 
 
 def test_a_slide_without_levels_is_read_once_and_never_at_once() -> None:

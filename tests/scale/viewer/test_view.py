@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -71,9 +72,11 @@ def test_a_slide_and_its_detections_from_disk(tmp_path: Path) -> None:
         found = unpack(get(f"{told.url}/slides/slide/detections?x0=0&y0=0&x1=50&y1=50&min=0.5"))
         assert found.boxes.tolist() == [[10, 20, 40, 50]]
         detections = out / "slide" / "detections.json"
-        detections.write_text(detections.read_text().replace('"Cell"', '"Other"'))
+        written_ns = detections.stat().st_mtime_ns
+        detections.write_text(detections.read_text().replace('"Cell"', '"Tell"'))
+        os.utime(detections, ns=(written_ns, written_ns + 10**9))
         again = json.loads(get(f"{told.url}/slides/slide"))
-        assert again["classes"][0]["name"] == "Other"
+        assert again["classes"][0]["name"] == "Tell"
         assert again["version"] != known["version"]
 
 
