@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import redline
-from redline.core.errors import DataError
+from redline.core.errors import DataError, InputError
 from redline.core.files import write_whole
 from scale.outputs import FORMATS, SlideInfo, open_writer
 from scale.pipeline.batches import Failure
@@ -66,10 +66,10 @@ def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
         if kept is not None:
             return kept
         before = cache.stats()
-        failures = job.run()
+        seen, failures = job.run()
         after = cache.stats()
         clock.add("decode", after.decode_s - before.decode_s, count=after.misses - before.misses)
-        return job.write(failures)
+        return job.write(seen, failures)
 
 
 def plan_slide(slide: Slide, runners: Sequence[Runner], options: DetectOptions) -> tuple[Plan, tuple[str, ...]]:
@@ -113,12 +113,13 @@ class _Job:
     clock: StageClock
     notes: tuple[str, ...]
 
-    def run(self) -> tuple[Failure, ...]:
-        """Do the strips that are not there; what is missing in them."""
+    def run(self) -> tuple[dict[str, int], tuple[Failure, ...]]:
+        """Do the strips that are not there: how many windows each model saw, and which are missing."""
         plan, bench = self.plan, self.bench
         there = self.shards.finished(len(plan.strips)) if bench.options.resume else set()
         left = [strip for strip in plan.strips if strip.index not in there]
-        todo = sum(plan.inferences_of(left).values())
+        seen = plan.inferences_of(left)
+        todo = sum(seen.values())
         bench.listener.planned(Planned.of(self.slide.path, plan, todo, estimate_s(plan, left, bench.paces), self.notes))
         results = run_strips(
             self.slide,
@@ -135,14 +136,15 @@ class _Job:
                 with self.clock.stage("write"):
                     self.shards.save(result)
                 failures.append((result.strip, result.failures))
-        return tuple(failure for _, some in sorted(failures, key=lambda pair: pair[0]) for failure in some)
+        return seen, tuple(failure for _, some in sorted(failures, key=lambda pair: pair[0]) for failure in some)
 
-    def write(self, failures: tuple[Failure, ...]) -> SlideReport:
+    def write(self, seen: Mapping[str, int], failures: tuple[Failure, ...]) -> SlideReport:
         """Merge, write every file, and say so."""
         counts = self._write_files()
-        timing = self.clock.report(self.plan.inferences_of())
+        timing = self.clock.report(seen)
         folder = self.shards.folder
-        write_whole(folder / TIMING, json.dumps(timing.to_json(), indent=1) + "\n")
+        told = {**timing.to_json(), "inferences_of_earlier_runs": self.plan.inferences - timing.windows}
+        write_whole(folder / TIMING, json.dumps(told, indent=1) + "\n")
         report = SlideReport(
             slide=self.slide.path,
             status="incomplete" if failures else "done",
@@ -218,11 +220,13 @@ def _regions(slide: Slide, options: DetectOptions) -> list[Region]:
     if options.section is None:
         level = slide.levels[0]
         return [Region(name="slide", x0=0, y0=0, width_px=level.width_px, height_px=level.height_px)]
-    from scale.wsi import WSIIterator
+    from scale.regions.sections import sections_of
 
-    wsi = WSIIterator(slide)
+    sections = sections_of(slide)
+    if not sections:
+        raise DataError(f"{slide.path}: no tissue found, so there is no section to look at")
     if options.section == "all":
-        if not wsi.sections:
-            raise DataError(f"{slide.path}: no tissue found, so there is no section to look at")
-        return list(wsi.sections)
-    return [wsi.section(options.section)]
+        return sections
+    if options.section >= len(sections):
+        raise InputError(f"{slide.path}: section {options.section} does not exist, expected 0 to {len(sections) - 1}")
+    return [sections[options.section]]

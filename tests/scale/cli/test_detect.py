@@ -119,7 +119,7 @@ def test_an_engine_an_onnx_file_and_weights_of_one_name_are_one_model(tmp_path: 
 
 
 def test_ctrl_c_is_exit_130_and_what_is_finished_is_kept(model: Path, tmp_path: Path) -> None:
-    words = ["detect", str(SLIDE), "-m", str(model), "-o", str(tmp_path), "--overlap", "0.4", "--strip-windows", "4"]
+    words = ["detect", str(SLIDE), "-m", str(model), "-o", str(tmp_path), "--overlap", "0.25", "--strip-windows", "4"]
     command = [sys.executable, "-m", "scale", *words, "--no-tissue", "--format", "json", "--resume"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     shards = tmp_path / SLIDE.stem / "shards"
