@@ -47,7 +47,7 @@ def covering_pairs(shapes: Array, share: float) -> tuple[Array, Array]:
 
 
 def united(shapes: Array, *, seam_px: float = 0.0) -> Any:
-    """The union of geometries as one polygon, empty where it has no area.
+    """The union of geometries as one polygon without holes, empty where it has no area.
 
     Args:
         shapes: Geometries.
@@ -57,7 +57,7 @@ def united(shapes: Array, *, seam_px: float = 0.0) -> Any:
     if seam_px and shapely.get_num_geometries(union) > 1:
         half = seam_px / 2
         union = shapely.buffer(shapely.buffer(union, half, join_style="mitre"), -half, join_style="mitre")
-    return largest(union)
+    return shapely.Polygon(largest(union).exterior)
 
 
 def largest(shape: Any) -> Any:

@@ -116,6 +116,15 @@ def test_outlines_decide_where_there_are_any() -> None:
     assert len(merge(found_of(*rows, polygons=triangles), method="union")) == 2
 
 
+def test_what_regions_surround_is_theirs() -> None:
+    """Four bars around a hole: an outline has none, so what lies in it is covered."""
+    bars = [[0, 0, 60, 10], [50, 0, 60, 60], [0, 50, 60, 60], [0, 0, 10, 60]]
+    rows = [(bar, 0.9 - place / 10, 0, place, 0) for place, bar in enumerate([*bars, [20, 20, 40, 40]])]
+    outlines = [np.array([[x0, y0], [x1, y0], [x1, y1], [x0, y1]]) for (x0, y0, x1, y1), *_ in rows]
+    merged = merge(found_of(*rows, polygons=outlines), method="legacy", settings=MergeSettings(iou=None, coverage=0.1))
+    assert boxes_of(merged) == [[0, 0, 60, 60]]
+
+
 def test_a_broken_outline_is_repaired_and_a_missing_one_is_its_box() -> None:
     bow_tie = np.array([[0, 0], [20, 20], [20, 0], [0, 20]], np.float32)
     found = found_of(
