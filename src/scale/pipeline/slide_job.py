@@ -82,8 +82,10 @@ def plan_slide(slide: Slide, runners: Sequence[Runner], options: DetectOptions) 
         mask = tissue_mask(slide)
     shape = SlideShape(levels=slide.levels, mpp=slide.mpp)
     plan = make_plan(shape, regions, [runner.shape for runner in runners], options.plan, mask=mask)
-    notes = () if plan.windows else ("there is no tissue on it; --no-tissue searches all of it",)
-    return plan, notes
+    notes = [] if plan.windows else ["there is no tissue on it; --no-tissue searches all of it"]
+    if slide.mpp is None and options.plan.mpp is None:
+        notes.append("the slide does not say its micrometres per pixel: sizes are known in pixels only")
+    return plan, tuple(notes)
 
 
 def asked(slide: Slide, plan: Plan, runners: Sequence[Runner], options: DetectOptions) -> dict[str, Any]:

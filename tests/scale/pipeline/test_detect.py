@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.scale.detector_models import spot_model
 
 import scale
@@ -284,6 +285,17 @@ def test_a_section_alone(model: Path, tmp_path: Path) -> None:
     assert report.slides[0].counts == everything.slides[0].counts
     with pytest.raises(InputError, match="section 7"):
         detect([SLIDE], [spec(model)], tmp_path / "no", options=options(section=7))
+
+
+def test_empty_glass_and_a_missing_resolution_are_noted(model: Path, tmp_path: Path) -> None:
+    slide = tmp_path / "glass.png"
+    Image.fromarray(np.full((300, 400, 3), 244, np.uint8)).save(slide)
+    told = Told()
+    report = detect([slide], [spec(model)], tmp_path / "out", options=options(formats=("json",)), listener=told)
+    assert (report.good, report.slides[0].counts, told.plans[0].windows) == (True, {"spot": 0}, 0)
+    assert "no tissue" in " ".join(report.slides[0].notes)
+    assert "does not say its micrometres" in " ".join(told.plans[0].notes)
+    assert json.loads((tmp_path / "out" / "glass" / "detections.json").read_text()) == {"spot": []}
 
 
 def test_slides_of_one_name_have_folders_of_their_own() -> None:
