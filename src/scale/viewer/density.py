@@ -15,7 +15,7 @@ from scale.viewer.marks import Filter, Marks
 
 __all__ = ["MOST_BINS", "density", "png_of"]
 
-#: Of one answer.
+#: Of one answer; float32 counts as far as that without a gap.
 MOST_BINS = 1 << 22
 _LEAST_CROWD = 0.25
 
@@ -34,10 +34,11 @@ def density(marks: Marks, rectangle: Rectangle, bin_px: float, wanted: Filter) -
     if not 1 <= columns * rows <= MOST_BINS:
         raise RequestError(f"got {columns} x {rows} bins, expected 1 to {MOST_BINS} in all; give a larger bin")
     places = marks.select(rectangle, wanted)
-    bins = np.floor((marks.centers[places] - (x0, y0)) / bin_px).astype(np.int64)
-    inside = ((bins >= 0) & (bins < (columns, rows))).all(axis=1)
-    bins, classes = bins[inside], marks.classes[places][inside]
-    heaps = _heaps(marks, bins[:, 1] * columns + bins[:, 0], classes, rows * columns).reshape(rows, columns, 4)
+    centers = marks.centers[places]
+    column, row = np.floor((centers[:, 0] - x0) / bin_px), np.floor((centers[:, 1] - y0) / bin_px)
+    inside = (column >= 0) & (column < columns) & (row >= 0) & (row < rows)
+    bins, classes = (row * columns + column)[inside].astype(np.int64), marks.classes[places[inside]]
+    heaps = _heaps(marks, bins, classes, rows * columns).reshape(rows, columns, 4)
     heaps = _softened(_softened(heaps, 0), 1)
     counts = heaps[..., 3:]
     solid = 255 * (1 - np.exp(-counts / _crowd(marks, bin_px, wanted)))
@@ -63,9 +64,11 @@ def _crowd(marks: Marks, bin_px: float, wanted: Filter) -> float:
 
 def _heaps(marks: Marks, bins: Array, classes: Array, number: int) -> Array:
     """For each bin the sums of red, green and blue, and how many detections are in it."""
-    palette = np.array([_rgb(color) for color in marks.colors], np.float64).reshape(-1, 3)[classes]
-    sums = [np.bincount(bins, weights=palette[:, at], minlength=number) for at in range(3)]
-    return np.stack([*sums, np.bincount(bins, minlength=number)], axis=1).astype(np.float32)
+    heaps = np.zeros((number, 4), np.float32)
+    for each in np.flatnonzero(np.bincount(classes)):
+        counts = np.bincount(bins[classes == each], minlength=number)
+        heaps += counts[:, None] * np.array([*_rgb(marks.colors[each]), 1], np.float32)
+    return heaps
 
 
 def _softened(heaps: Array, axis: int) -> Array:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-__all__ = ["names_of", "trusts"]
+__all__ = ["is_loopback", "names_of", "trusts"]
 
 
 def names_of(host: str) -> frozenset[str]:
     """The names that a server that listens at ``host`` goes by."""
     names = {"localhost", host.strip("[]").lower()}
-    if not _is_loopback(host):
+    if not is_loopback(host):
         names |= {socket.gethostname().lower(), socket.getfqdn().lower()}
     return frozenset(names - {""})
 
@@ -45,6 +45,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a server that listens there."""
     name = host.strip("[]")
     return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)

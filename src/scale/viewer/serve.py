@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from redline.core.errors import InputError, MissingDependencyError
 from redline.serving.limits import Limits
 from redline.serving.runners import Listening, Stop, serve_on
-from scale.viewer.hosts import names_of
+from scale.viewer.hosts import is_loopback, names_of
 from scale.viewer.results import Result, find_results, find_slide
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ __all__ = ["ViewOptions", "Viewing", "make_shelf", "view"]
 #: How many requests are worked on at once; a tile takes a core while it is made.
 _THREADS = 12
 _LIMITS = Limits(body_bytes=1 << 16)
+_OPEN_WARNING = (
+    "anybody who reaches this machine at {host} can see these slides, no password is asked for; give --host 127.0.0.1"
+)
 _PACKAGES = ("flask", "werkzeug", "waitress", "pyarrow", "tifffile", "imagecodecs", "openslide", "cv2")
 #: The quickest to read first.
 _DETECTIONS = ("detections.parquet", "detections.geojson", "detections.geojson.gz", "detections.json")
@@ -119,7 +122,8 @@ def view(
         def answers(url: str) -> None:
             if on_ready is not None:
                 names = tuple(result.name for result in results)
-                on_ready(Viewing(url=url, pid=os.getpid(), slides=names, notes=problems))
+                warning = () if is_loopback(options.host) else (_OPEN_WARNING.format(host=options.host),)
+                on_ready(Viewing(url=url, pid=os.getpid(), slides=names, notes=(*warning, *problems)))
 
         return serve_on(
             "waitress",

@@ -100,6 +100,15 @@ def test_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
     caught.value.close()
 
 
+def test_who_can_see_it_is_told_where_that_is_everybody(tmp_path: Path) -> None:
+    out = write_result(tmp_path)
+    with viewing(out) as told:
+        assert told.notes == ()
+    with viewing(out, host="0.0.0.0") as told:
+        assert "anybody who reaches this machine" in told.notes[0]
+        assert told.url.startswith("http://127.0.0.1:")
+
+
 def test_a_port_that_is_taken_and_one_that_is_none(tmp_path: Path) -> None:
     out = write_result(tmp_path)
     with viewing(out) as told, pytest.raises(InputError, match="is in use"):
