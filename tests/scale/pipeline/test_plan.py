@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 
 import numpy as np
@@ -162,6 +162,28 @@ def test_what_is_kept_of_the_slide_does_not_grow_with_it() -> None:
     sizes = [plan_of(shape(window_px=640), regions=[region(side, side)]).cache_bytes for side in (5000, 10000, 40000)]
     assert max(sizes) <= 64 << 20
     assert plan_of(shape(window_px=3084), regions=[region(40000, 40000)]).cache_bytes < 300 << 20
+
+
+@pytest.mark.parametrize(("windows", "most"), [((640,), 1.05), ((514, 3084), 1.3)])
+def test_nearly_every_source_tile_is_decoded_once(windows: tuple[int, ...], most: float) -> None:
+    width, height, tile = 30_000, 16_000, 256
+    models = [shape(str(window), window) for window in windows]
+    plan = plan_of(*models, options=PlanOptions(overlap=0.25), regions=[region(width, height)])
+    room = plan.cache_bytes // (tile * tile * 3)
+    kept: OrderedDict[tuple[int, int], None] = OrderedDict()
+    decoded = 0
+    for owner, within in zip(*(array.tolist() for array in reading_order(plan, plan.strips)), strict=True):
+        strip = plan.strips[owner]
+        grid, size = plan.layouts[strip.layout].grid, plan.group_of(strip).window_px
+        x0, y0 = grid.columns_x0[strip.columns[within]], grid.rows_y0[strip.rows[within]]
+        for y in range(y0 // tile, (y0 + size - 1) // tile + 1):
+            for x in range(x0 // tile, (x0 + size - 1) // tile + 1):
+                decoded += (x, y) not in kept
+                kept[x, y] = None
+                kept.move_to_end((x, y))
+                if len(kept) > room:
+                    kept.popitem(last=False)
+    assert decoded <= most * (-(-width // tile) * -(-height // tile))
 
 
 def test_bands_have_every_row_once_in_order() -> None:
