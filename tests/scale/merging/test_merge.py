@@ -84,6 +84,17 @@ def test_pieces_of_two_objects_one_above_the_other_stay_two() -> None:
     assert boxes_of(merge(found_of(*rows))) == [[40, 10, 140, 50], [40, 45, 140, 90]]
 
 
+def test_pieces_of_one_window_are_different_objects() -> None:
+    rows = [([40, 10, 100, 50], 0.9, 0, 0, RIGHT), ([45, 12, 100, 50], 0.8, 0, 0, RIGHT)]
+    assert boxes_of(merge(found_of(*rows))) == [row[0] for row in rows]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_equally_good_boxes_the_upper_left_one_stays(turned: bool) -> None:
+    rows = [([80, 10, 95, 40], 0.8, 0, 1, 0), ([79, 10, 95, 40], 0.8, 0, 0, 0), ([79, 11, 95, 40], 0.8, 0, 2, 0)]
+    assert boxes_of(merge(found_of(*(rows[::-1] if turned else rows)))) == [[79, 10, 95, 40]]
+
+
 def test_a_lone_piece_stays_and_says_where_it_is_cut() -> None:
     merged = merge(found_of(([40, 10, 100, 50], 0.9, 0, 0, RIGHT)))
     assert merged.cuts.tolist() == [RIGHT]
