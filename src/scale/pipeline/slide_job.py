@@ -88,17 +88,22 @@ def plan_slide(slide: Slide, runners: Sequence[Runner], options: DetectOptions) 
     return plan, tuple(notes)
 
 
-def asked(slide: Slide, plan: Plan, runners: Sequence[Runner], options: DetectOptions) -> dict[str, Any]:
-    """All that the content of a slide's strips depends on, as JSON values."""
+def slide_identity(slide: Slide) -> dict[str, Any]:
+    """What tells a slide from others and from its own earlier state, wherever it lies, as JSON values."""
     level = slide.levels[0]
     return {
-        "slide": {
-            "width_px": level.width_px,
-            "height_px": level.height_px,
-            "mpp": slide.mpp,
-            "reader": slide.reader,
-            **slide.fingerprint(),
-        },
+        "width_px": level.width_px,
+        "height_px": level.height_px,
+        "mpp": slide.mpp,
+        "reader": slide.reader,
+        **slide.fingerprint(),
+    }
+
+
+def asked(slide: Slide, plan: Plan, runners: Sequence[Runner], options: DetectOptions) -> dict[str, Any]:
+    """All that the content of a slide's strips depends on, as JSON values."""
+    return {
+        "slide": slide_identity(slide),
         "models": {runner.info.name: {**runner.info.identity, "batch": runner.shape.batch} for runner in runners},
         "settings": options.asked(),
         "plan": plan.to_json(),
