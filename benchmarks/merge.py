@@ -137,7 +137,11 @@ def merged(args: argparse.Namespace, scene: Scene, folder: Path) -> Iterator[tup
         for name, options in (("SAHI NMS, IoU 0.4", ("nms", "IOU", "0.4")), SAHI_DEFAULT):
             result = folder / "sahi.npz"
             command = [args.sahi, SAHI, saved, "--post-process", *options, "--out", result]
-            subprocess.run(command, check=True, capture_output=True)
+            try:
+                subprocess.run(command, check=True, capture_output=True, timeout=args.timeout)
+            except subprocess.TimeoutExpired:
+                print(f"  {name:40} not done in {args.timeout:.0f} s", flush=True)
+                continue
             with np.load(result) as arrays:
                 yield name, arrays["boxes"], arrays["scores"]
 
