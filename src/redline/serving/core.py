@@ -104,7 +104,7 @@ class Server:
 
     @property
     def state(self) -> State:
-        """``ready`` while any model is, until the drain begins; one that fails must not take the others out of service."""
+        """``ready`` while any model is, until the drain begins: one that fails takes no other out of service."""
         if self._draining:
             return "draining"
         return "ready" if self.models.ready() else "starting"

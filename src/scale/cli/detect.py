@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from scale.pipeline.timing import Timing
 
 _COLOURS = {"done": "green", "kept": "green", "incomplete": "yellow", "failed": "red"}
+_MOST_CLASSES = 12
 _MOST_FAILURES = 5
 
 
@@ -56,6 +58,9 @@ def detect_command(
     batch: Annotated[int | None, typer.Option(min=1, help="Most windows in one call; else the model's.")] = None,
     threads: Annotated[int, typer.Option(min=0, help="Of runtimes on the CPU; 0 lets them choose.")] = 0,
     readers: Annotated[int, typer.Option(min=0, help="Threads that read; 0 for one a core.")] = 0,
+    cluster: Annotated[
+        str | None, typer.Option(metavar="ADDRESS|local", help="Spread the work over a Ray cluster.")
+    ] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Print where the time went.")] = False,
     strip_windows: Annotated[
         int | None, typer.Option(min=1, hidden=True, help="Least windows that are kept as one file.")
@@ -94,6 +99,7 @@ def detect_command(
             threads=threads,
             fallback=fallback,
             listener=TerminalListener(bar, slides=len(slides), quiet=quiet),
+            cluster=cluster,
         )
     if json:
         print_json(report.to_json())
@@ -151,13 +157,30 @@ def _lines(slide: SlideReport) -> list[str]:
     """What the table has no room for."""
     lines = [f"failed: {slide.error}"] if slide.error else []
     if slide.counts:
-        lines.append(", ".join(f"{count:,} {name}" for name, count in slide.counts.items()))
+        lines.append(_counts_line(slide.counts))
     lines += [
         f"missing: window at ({failure.x0}, {failure.y0}), {failure.stage}: {failure.reason}"
         for failure in slide.failures[:_MOST_FAILURES]
     ]
     more = len(slide.failures) - _MOST_FAILURES
     return [*lines, f"missing: {more:,} windows more, see run.json"] if more > 0 else lines
+
+
+def _counts_line(counts: Mapping[str, int]) -> str:
+    """The classes that were found, most frequent first; the rest in one number.
+
+    >>> _counts_line({"nucleus": 1200, "crypt": 0, "gland": 3})
+    '1,200 nucleus, 3 gland, none of 1 other class'
+    """
+    found = sorted(((count, name) for name, count in counts.items() if count), key=lambda one: (-one[0], one[1]))
+    words = [f"{count:,} {name}" for count, name in found[:_MOST_CLASSES]]
+    rest = sum(count for count, _ in found[_MOST_CLASSES:])
+    if rest:
+        words.append(f"{rest:,} of {len(found) - _MOST_CLASSES} more classes")
+    none = len(counts) - len(found)
+    if none and not found:
+        return "nothing found"
+    return ", ".join([*words, f"none of {none} other class{'es' if none > 1 else ''}"] if none else words)
 
 
 def _print_timing(name: str, timing: Timing) -> None:
