@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import socket
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -13,8 +13,9 @@ from typing import Any, Self
 from redline.backends.nvidia import find_gpus
 from redline.commands.bench_group import Done, GroupBench
 from redline.commands.bench_workshop import ModelAt, Models, Workshop
-from redline.core.errors import DeviceError, MissingDependencyError
+from redline.core.errors import DeviceError
 from redline.core.files import write_whole
+from redline.core.ray_cluster import ray_at
 from redline.grid.cells import Group, Size, group_cells, plan_cells
 from redline.grid.config import GridConfig, from_mapping
 from redline.measurement.environment import fingerprint
@@ -22,7 +23,6 @@ from redline.measurement.results import Record
 
 _ATTEMPTS = 3
 _POLL_S = 1.0
-_KNOCK_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,27 +48,15 @@ class Cluster:
             MissingDependencyError: Ray is not installed.
             DeviceError: the cluster does not answer.
         """
-        try:
-            import ray
-        except ModuleNotFoundError as error:
-            raise MissingDependencyError("ray", extra="cluster") from error
-        self._ray: Any = ray
+        self._connection = ExitStack()
+        self._ray: Any = self._connection.enter_context(ray_at(address))
         self._config = config
-        self._started = not ray.is_initialized()
-        if self._started:
-            _knock(address)
-            try:
-                here = {"include_dashboard": False} if address == "local" else {"address": address}
-                ray.init(log_to_driver=False, **here)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise DeviceError(f"no Ray cluster answers at {address}: {error}") from error
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._started:
-            self._ray.shutdown()
+        self._connection.close()
 
     def measure(
         self, groups: Sequence[Group], models: Models, done: Done, keep: Callable[[Group, list[Record]], None]
@@ -132,17 +120,6 @@ class Cluster:
         demands: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False)}
         # A machine runs one group at a time anyway: asking for its cores would only keep small machines out.
         return {**demands, "num_cpus": 0, "num_gpus": 1 if "cuda" in self._config.devices else 0}
-
-
-def _knock(address: str) -> None:
-    """Refuse an address where nothing listens: Ray itself would try for minutes and then end the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not port.isdigit():
-        return
-    try:
-        socket.create_connection((host, int(port)), timeout=_KNOCK_S).close()
-    except OSError as error:
-        raise DeviceError(f"no Ray cluster answers at {address}: {error.strerror or error}") from error
 
 
 def measure_group(

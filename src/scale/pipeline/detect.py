@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from scale.pipeline.finish import merge_settings
 from scale.pipeline.models import calibrate, open_runners
 from scale.pipeline.options import DetectOptions
 from scale.pipeline.reports import Listener, SlideReport
+from scale.pipeline.run import run_strips
 from scale.pipeline.shards import HeldRunError
 from scale.pipeline.slide_job import Bench, detect_slide
 
@@ -56,6 +59,7 @@ def detect(
     threads: int = 0,
     fallback: bool = True,
     listener: Listener | None = None,
+    cluster: str | None = None,
 ) -> CohortReport:
     """Search slides with models and write what was found into ``out``, a folder for each slide.
 
@@ -71,10 +75,12 @@ def detect(
         threads: Of runtimes on the CPU; 0 lets them choose.
         fallback: Whether something else may answer where a TensorRT engine does not work.
         listener: Is told what happens.
+        cluster: Address of a Ray cluster whose machines search; see :mod:`scale.pipeline.cluster`. None searches here.
 
     Raises:
         InputError: no slide, no model, or a model that cannot be used.
         MissingDependencyError: a package is missing without which no slide can be done.
+        DeviceError: the cluster does not answer, or a machine of it is not as this one.
     """
     paths = [Path(slide) for slide in slides]
     if not paths:
@@ -82,17 +88,18 @@ def detect(
     options, listener, out = options or DetectOptions(), listener or Listener(), Path(out)
     options = replace(options, classes={**_classes(models), **options.classes})
     folders = folders_of(paths, out)
-    reports: list[SlideReport] = []
+    jobs = list(zip(paths, folders, strict=True))
+    how: dict[str, Any] = {"device": device, "threads": threads, "fallback": fallback}
+    with ExitStack() as stack:
+        if cluster is None:
+            bench = stack.enter_context(_bench_here(models, options, listener, how))
+            reports = [_done(path, folder, bench, out) for path, folder in jobs]
+        else:
+            from scale.pipeline.cluster import cluster_bench, side_by_side
 
-    def tell(model: OpenModel) -> None:
-        for note in model.notes:
-            listener.note(note)
-
-    with open_runners(models, device=device, threads=threads, fallback=fallback, opened=tell) as runners:
-        bench = Bench(runners=runners, paces=calibrate(runners), options=options, listener=listener)
-        for path, folder in zip(paths, folders, strict=True):
-            reports.append(_guarded(path, folder, bench, out))
-            listener.finished(reports[-1])
+            opened = cluster_bench(cluster, models, options, listener=listener, **how)
+            bench, stop = stack.enter_context(opened)
+            reports = side_by_side([partial(_done, path, folder, bench, out) for path, folder in jobs], stop)
     _raise_if_hopeless(reports)
     return CohortReport(out=out, slides=tuple(reports))
 
@@ -118,6 +125,29 @@ def folders_of(slides: Sequence[Path], out: Path) -> list[Path]:
 
 def _classes(models: Sequence[ModelSpec]) -> dict[str, Any]:
     return {name: one for model in models for name, one in merge_settings(model.postprocess).items()}
+
+
+@contextmanager
+def _bench_here(
+    models: Sequence[ModelSpec], options: DetectOptions, listener: Listener, how: Mapping[str, Any]
+) -> Iterator[Bench]:
+    """Models that are open in this process."""
+
+    def tell(model: OpenModel) -> None:
+        for note in model.notes:
+            listener.note(note)
+
+    with open_runners(models, opened=tell, **how) as runners:
+        search = partial(run_strips, runners=runners, options=options.run)
+        paces = calibrate(runners)
+        yield Bench(runners=runners, paces=paces, options=options, listener=listener, search=search)
+
+
+def _done(path: Path, folder: Path, bench: Bench, out: Path) -> SlideReport:
+    """One slide, and that it is done with is told."""
+    report = _guarded(path, folder, bench, out)
+    bench.listener.finished(report)
+    return report
 
 
 def _guarded(path: Path, folder: Path, bench: Bench, out: Path) -> SlideReport:

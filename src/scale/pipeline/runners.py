@@ -42,8 +42,8 @@ class Sealed:
     places: Any
 
 
-class Runner(Protocol):
-    """A model that is fed in batches; :meth:`infer` is called by one thread, the rest by any.
+class Described(Protocol):
+    """A model as plans and reports know it, wherever it is open.
 
     Attributes:
         info: Its name and classes.
@@ -59,6 +59,10 @@ class Runner(Protocol):
     def shape(self) -> ModelShape:
         """What the plan has to know of it; models of one form take each other's batches."""
         ...
+
+
+class Runner(Described, Protocol):
+    """A model that is fed in batches; :meth:`infer` is called by one thread, the rest by any."""
 
     def fit(self, image: Array, /) -> Any:
         """An RGB uint8 window (height, width, 3) in the size that the model takes."""

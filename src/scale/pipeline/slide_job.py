@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,14 +16,14 @@ import redline
 from redline.core.errors import DataError, InputError
 from redline.core.files import write_whole
 from scale.outputs import FORMATS, SlideInfo, open_writer
-from scale.pipeline.batches import Failure
+from scale.pipeline.batches import Failure, StripResult
 from scale.pipeline.finish import ClassTable, finished
 from scale.pipeline.models import Pace, estimate_s
 from scale.pipeline.options import DetectOptions
-from scale.pipeline.plan import Plan, SlideShape, make_plan
+from scale.pipeline.plan import Plan, SlideShape, Strip, make_plan
 from scale.pipeline.reports import Listener, Planned, SlideReport
-from scale.pipeline.run import run_strips
-from scale.pipeline.runners import Runner
+from scale.pipeline.run import OnWindows
+from scale.pipeline.runners import Described
 from scale.pipeline.shards import Shards, held
 from scale.pipeline.timing import StageClock
 from scale.regions.grid import Region
@@ -35,14 +35,25 @@ RESULT = "result.json"
 TIMING = "timing.json"
 
 
+class Search(Protocol):
+    """How strips become results, here or elsewhere."""
+
+    def __call__(
+        self, slide: Slide, plan: Plan, strips: Sequence[Strip], /, *, clock: StageClock, on_windows: OnWindows
+    ) -> Generator[StripResult, None, None]:
+        """As :func:`scale.pipeline.run.run_strips` does."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Bench:
     """What all slides of a run share."""
 
-    runners: tuple[Runner, ...]
+    runners: tuple[Described, ...]
     paces: tuple[Pace, ...]
     options: DetectOptions
     listener: Listener
+    search: Search
 
 
 def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
@@ -72,7 +83,7 @@ def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
         return job.write(seen, failures)
 
 
-def plan_slide(slide: Slide, runners: Sequence[Runner], options: DetectOptions) -> tuple[Plan, tuple[str, ...]]:
+def plan_slide(slide: Slide, runners: Sequence[Described], options: DetectOptions) -> tuple[Plan, tuple[str, ...]]:
     """The plan of an open slide, with what its user should know."""
     regions = _regions(slide, options)
     mask = None
@@ -100,7 +111,7 @@ def slide_identity(slide: Slide) -> dict[str, Any]:
     }
 
 
-def asked(slide: Slide, plan: Plan, runners: Sequence[Runner], options: DetectOptions) -> dict[str, Any]:
+def asked(slide: Slide, plan: Plan, runners: Sequence[Described], options: DetectOptions) -> dict[str, Any]:
     """All that the content of a slide's strips depends on, as JSON values."""
     return {
         "slide": slide_identity(slide),
@@ -128,15 +139,7 @@ class _Job:
         seen = plan.inferences_of(left)
         todo = sum(seen.values())
         bench.listener.planned(Planned.of(self.slide.path, plan, todo, estimate_s(plan, left, bench.paces), self.notes))
-        results = run_strips(
-            self.slide,
-            plan,
-            left,
-            bench.runners,
-            options=bench.options.run,
-            clock=self.clock,
-            on_windows=bench.listener.windows,
-        )
+        results = bench.search(self.slide, plan, left, clock=self.clock, on_windows=bench.listener.windows)
         failures: list[tuple[int, tuple[Failure, ...]]] = []
         with closing(results):
             for result in results:

@@ -26,6 +26,19 @@ class StageClock:
         self._started = self._last_busy = self._busy_since = clock()
         self._models_since: float | None = None
         self._busy, self._busy_s = 0, 0.0
+        self._elsewhere_s = self._elsewhere_busy_s = 0.0
+
+    def add_elsewhere(self, timing: Timing) -> None:
+        """Count what another process did; its share of waiting counts as long as it took."""
+        for stage, seconds in timing.stages_s.items():
+            if stage in timing.counts:
+                self.add(stage, seconds, count=timing.counts[stage])
+        for model in timing.models:
+            self.add(f"infer:{model.name}", model.infer_s)
+            self.add(f"wait:{model.name}", model.waited_s)
+        with self._lock:
+            self._elsewhere_s += timing.wall_s
+            self._elsewhere_busy_s += timing.wall_s * (1 - timing.waited_share)
 
     def begin_models(self) -> None:
         """From here on models are expected to have work; the first call counts."""
@@ -76,7 +89,8 @@ class StageClock:
         with self._lock:
             seconds, counts = dict(self._seconds), dict(self._counts)
             since = self._started if self._models_since is None else self._models_since
-            span_s, busy_s = self._last_busy - since, self._busy_s
+            span_s = self._last_busy - since + self._elsewhere_s
+            busy_s = self._busy_s + self._elsewhere_busy_s
         return Timing(
             wall_s=self.now() - self._started,
             waited_share=max(0.0, 1 - busy_s / span_s) if span_s > 0 else 0.0,
