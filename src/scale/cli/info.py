@@ -55,7 +55,8 @@ def _print(facts: SlideFacts) -> None:
     for number, level in enumerate(facts.levels):
         levels.add_row(str(number), f"{level.width_px:,}", f"{level.height_px:,}", f"{level.downsample:g}")
     console.print(levels)
-    console.print(f"\n{facts.tissue_share:.0%} of it is tissue, in {len(facts.sections)} sections", soft_wrap=True)
+    sections = "1 section" if len(facts.sections) == 1 else f"{len(facts.sections)} sections"
+    console.print(f"\n{facts.tissue_share:.0%} of it is tissue, in {sections}", soft_wrap=True)
     for region in facts.sections:
         text = f"  {region.name}: {region.width_px:,} x {region.height_px:,} px at ({region.x0:,}, {region.y0:,})"
         console.print(text, markup=False, soft_wrap=True)
