@@ -42,6 +42,7 @@ CONNECTIONS = 64
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="resnet18", choices=["mlp", "resnet18"])
+    parser.add_argument("--file", type=Path, help="its ONNX file, where there is no torch to make it")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--window", type=float, default=10.0, help="seconds of one kind of body")
     parser.add_argument("--runner", default="granian", choices=["granian", "waitress"])
@@ -69,7 +70,7 @@ def main() -> int:
 
 
 def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    model = bench.make_model(args.model, folder)
+    model = args.file or bench.make_model(args.model, folder)
     port = bench.free_port()
     command = [sys.executable, "-m", "redline", "serve", f"m={model}", "--port", str(port), "--runner", args.runner]
     process = subprocess.Popen([*command, "--quiet"])
