@@ -183,3 +183,45 @@ def test_segments_come_with_polygons_in_the_pixels_of_the_image(tmp_path):
     ring = found.polygons.ring(0)
     np.testing.assert_allclose(ring.min(axis=0), [64, 32], atol=8)
     np.testing.assert_allclose(ring.max(axis=0), [192, 96], atol=8)
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr"])
+def test_bytes_go_in_as_they_are(color):
+    told = Preprocess(height_px=64, width_px=64, mean=(0.0,) * 3, std=(1.0,) * 3, color=color, resize="letterbox")
+    session = FakeSession(v8_predictions(FOUND), batch=3, dtype="uint8")
+    model = Detector(session, Usage(preprocess=told, class_names=NAMES, detection=Detection()))
+    images = list(np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8))
+    inputs = model.prepare(images).inputs["images"]
+    assert inputs.dtype == np.uint8
+    assert inputs.shape == (3, 3, 64, 64)
+    order = [0, 1, 2] if color == "rgb" else [2, 1, 0]
+    for image, got in zip(images, inputs, strict=False):
+        assert np.array_equal(got, image[:, :, order].transpose(2, 0, 1))
+
+
+def test_bytes_go_into_an_array_that_is_there():
+    model, _ = detector(dtype="uint8", batch=2)
+    buffers = {"images": np.zeros((2, 3, 64, 64), np.uint8)}
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    prepared = model.prepare([image, SQUARE], into=buffers)
+    assert np.shares_memory(prepared.inputs["images"], buffers["images"])
+    assert np.array_equal(buffers["images"][0], image.transpose(2, 0, 1))
+    # One of floats is made anew, whatever it is given.
+    floats, _ = detector(batch=2)
+    assert floats.prepare([image, SQUARE], into=buffers).inputs["images"].dtype == np.float32
+
+
+@pytest.mark.parametrize("usage", [USAGE, Usage()])
+def test_a_model_may_take_its_colours_last(usage):
+    session = FakeSession(v8_predictions(FOUND), dtype="uint8")
+    outputs = (TensorSpec("output0", ("batch", 7, 84), "uint8"),)
+    session.signature = Signature((TensorSpec("images", ("batch", 64, 64, 3), "uint8"),), outputs)
+    model = Detector(session, usage)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    assert model.input_hw == (64, 64)
+    assert np.array_equal(model.prepare([image]).inputs["images"][0], image)
+
+
+def test_other_integers_are_no_images():
+    with pytest.raises(InputError, match="a detector takes one input of four sizes, float or uint8"):
+        detector(dtype="int32")

@@ -66,6 +66,7 @@ def test_a_folder_becomes_engines_that_are_found_beside_their_models(models: Pat
     assert rows["a.onnx"].precision == engine.layers.describe() == "fp16"
     assert rows["a.onnx"].size_bytes == engine.path.stat().st_size
     assert engine.options["profiles"] == "1,2,2"
+    assert engine.signature.inputs[0].dtype == "uint8"
     files = find_files(models / "a.onnx")
     assert files.engines == (models / "a.engine",)
     assert why_stale(engine.path, engine.provenance, files.sources) is None
@@ -83,6 +84,8 @@ def test_what_is_good_is_kept_and_what_differs_is_built_again(models: Path) -> N
     assert [result(), result(), result(rebuild=True), result()] == ["built", "kept", "built", "kept"]
     assert [result(half=False), result(half=False)] == ["built", "kept"]
     assert Engine.read(models / "a.engine").precision == "fp32"
+    assert [result(input_type="float"), result(input_type="float")] == ["built", "kept"]
+    assert Engine.read(models / "a.engine").signature.inputs[0].dtype == "float32"
     assert [result(batch=3), result(target="sm86"), result(target="sm86")] == ["built", "built", "kept"]
     assert Engine.read(models / "a.engine").platform["compute_capability"] == "8.6"
     (models / "a.engine").write_bytes(b"half an engine")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from redline.core.errors import InputError
 from redline.core.preprocess import DetectionTask, Preprocess, Usage
 from redline.core.session import Session, SupportsProfiles
-from redline.core.tensor import Array, Signature, TensorSpec
+from redline.core.tensor import Array, Dim, Signature, TensorSpec
 from redline.detection.decoding import CONFIDENCE, IOU, Decoder
 from redline.detection.heads import layout_of
-from redline.detection.letterbox import Placement, batch_of, check_image, opencv, placement_of
+from redline.detection.letterbox import PADDING, Placement, batch_of, check_image, opencv, placement_of
 from redline.detection.nms import MAX_DETECTIONS
 from redline.detection.results import Detections
 
@@ -57,7 +57,8 @@ class Detector:
         """Raises InputError where the model takes no images, or its outputs are those of no detector."""
         self._session = session
         self._spec = _image_input(session.signature)
-        self._preprocess = usage.preprocess or _plain_preprocess(self._spec)
+        self._raw = self._spec.dtype == "uint8"
+        self._preprocess = _laid_out(usage.preprocess or _plain_preprocess(self._spec), self._spec)
         _check_letterbox(self._preprocess)
         self.class_names = usage.class_names if class_names is None else tuple(class_names)
         self.input_hw = (self._preprocess.height_px, self._preprocess.width_px)
@@ -98,8 +99,12 @@ class Detector:
             found += self.decode(self.run(prepared), prepared)
         return found
 
-    def prepare(self, images: Sequence[Array]) -> Prepared:
-        """Images as one batch.
+    def prepare(self, images: Sequence[Array], *, into: Mapping[str, Array] | None = None) -> Prepared:
+        """Images as one batch; those that an input of uint8 takes are copied and nothing else.
+
+        Args:
+            images: uint8 RGB arrays (height, width, 3).
+            into: The input's array of a whole batch, to be written where its type is uint8, as one that is page-locked.
 
         Raises:
             InputError: there are none, more than the batch, or one is not uint8 (height, width, 3).
@@ -108,8 +113,12 @@ class Detector:
         most = self.largest_batch
         if not images or (most is not None and len(images) > most):
             raise InputError(f"got {len(images)} images, expected 1 to {most or 'any number'}")
-        batch = batch_of([self._coloured(image) for image in images], self.input_hw, layout=self._preprocess.layout)
-        batch = self._normalized(batch)
+        coloured, layout = [self._coloured(image) for image in images], self._preprocess.layout
+        if self._raw:
+            out = None if into is None else into[self._spec.name]
+            batch = batch_of(coloured, self.input_hw, np.uint8, layout, out=out)
+        else:
+            batch = self._normalized(batch_of(coloured, self.input_hw, layout=layout))
         if self.batch is not None and len(images) < self.batch:
             batch = _filled(batch, self.batch)
         return Prepared(
@@ -147,23 +156,42 @@ class Detector:
 
 
 def _filled(batch: Array, rows: int) -> Array:
-    whole = np.full((rows, *batch.shape[1:]), 0.5, batch.dtype)
+    gray = PADDING if batch.dtype == np.uint8 else 0.5
+    whole = np.full((rows, *batch.shape[1:]), gray, batch.dtype)
     whole[: len(batch)] = batch
     return whole
 
 
 def _image_input(signature: Signature) -> TensorSpec:
     spec = signature.inputs[0] if len(signature.inputs) == 1 else None
-    if spec is None or len(spec.shape) != 4 or spec.numpy_dtype.kind != "f":
+    if spec is None or len(spec.shape) != 4 or (spec.numpy_dtype.kind != "f" and spec.dtype != "uint8"):
         told = ", ".join(f"{one.name} {one.dtype}{list(one.shape)}" for one in signature.inputs) or "nothing"
-        raise InputError(f"the model takes {told}; a detector takes one float input of four sizes")
+        raise InputError(f"the model takes {told}; a detector takes one input of four sizes, float or uint8")
     return spec
+
+
+def _channel_axis(spec: TensorSpec) -> int:
+    """Colours come first, or last where only there can be as many as colours are."""
+    return 3 if spec.shape[3] in (1, 3) and spec.shape[1] not in (1, 3) else 1
+
+
+def input_sizes(spec: TensorSpec) -> tuple[Dim, Dim]:
+    """Height and width of an input of images, wherever its colours are; an input of other rank has neither."""
+    if len(spec.shape) != 4:
+        return ("height", "width")
+    first = 1 if _channel_axis(spec) == 3 else 2
+    return spec.shape[first], spec.shape[first + 1]
+
+
+def _laid_out(preprocess: Preprocess, spec: TensorSpec) -> Preprocess:
+    """With the layout that the input has, which metadata of others do not tell."""
+    return replace(preprocess, layout="nhwc") if _channel_axis(spec) == 3 else preprocess
 
 
 def _plain_preprocess(spec: TensorSpec) -> Preprocess:
     """How this family is fed, where the file does not say it."""
-    height, width = spec.shape[2:]
-    if spec.shape[1] != 3 or not isinstance(height, int) or not isinstance(width, int):
+    height, width = input_sizes(spec)
+    if spec.shape[_channel_axis(spec)] != 3 or not isinstance(height, int) or not isinstance(width, int):
         raise InputError(
             f"the file does not say the size of its images, nor does its input {spec.name} {list(spec.shape)}; "
             "export it with a fixed size, or with what it needs in its metadata"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.markup import escape
@@ -31,6 +31,10 @@ def convert_command(
         int | None, typer.Option("--imgsz", min=32, metavar="PX", help="Side of the input; else the model's own.")
     ] = None,
     half: Annotated[bool, typer.Option("--half/--no-half", help="FP16, or FP32.")] = True,
+    input_type: Annotated[
+        Literal["uint8", "float"],
+        typer.Option("--input", help="What engines take: bytes, which they scale themselves, or floats."),
+    ] = "uint8",
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Export .pt files for 1 to --batch-size windows.")] = False,
     workspace: Annotated[
         str, typer.Option("--workspace", metavar="SIZE", help="Most memory of one layer, such as 4GiB.")
@@ -53,6 +57,7 @@ def convert_command(
         half=half,
         batch=batch_size,
         input_px=imgsz,
+        input_type=input_type,
         dynamic=dynamic,
         workspace_bytes=parse_bytes(workspace) if workspace else 0,
         target=target,

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from redline.core.artifact import Argument, Engine, OnnxModel, Step
 from redline.core.errors import BuildError, InputError, MissingDependencyError, RedlineError
 from redline.core.files import write_whole
-from redline.core.tensor import Array, Dim, Signature
+from redline.core.tensor import Array, Signature
 from scale.models.files import ModelFiles, find_files, why_stale
 from scale.models.spec import ONNX_SUFFIX, ModelSpec
 
@@ -22,6 +22,7 @@ CONVERTED = "scale convert"
 _DEFAULT_INPUT_PX = 640
 _FEW_SAMPLES = 2
 Tell = Callable[[str], None]
+InputType = Literal["uint8", "float"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,7 @@ class ConvertOptions:
         half: FP16; else FP32.
         batch: Windows in one call: the batch of an engine that is fixed, else the most that it takes.
         input_px: Side of the model's input; None takes the model's own.
+        input_type: ``uint8``: images go to the GPU as bytes and the engine scales them; ``float``: as the model has it.
         dynamic: Export ``.pt`` files with an open batch, so that the engine takes 1 to ``batch`` windows.
         workspace_bytes: The most memory of one layer; 0 leaves TensorRT's own limit.
         target: Compute capability such as ``sm89`` of a GPU that need not be here (TensorRT-RTX).
@@ -41,6 +43,7 @@ class ConvertOptions:
     half: bool = True
     batch: int = 32
     input_px: int | None = None
+    input_type: InputType = "uint8"
     dynamic: bool = False
     workspace_bytes: int = 0
     target: str = ""
@@ -50,6 +53,8 @@ class ConvertOptions:
         for name, value, least in (("batch", self.batch, 1), ("input", self.input_px, 32)):
             if value is not None and value < least:
                 raise InputError(f"{name} is {value}, expected at least {least}")
+        if self.input_type not in get_args(InputType):
+            raise InputError(f"input type is {self.input_type!r}, expected one of {', '.join(get_args(InputType))}")
         if self.workspace_bytes and self.workspace_bytes < 1 << 20:
             raise InputError(f"workspace is {self.workspace_bytes} bytes, expected at least 1MiB, such as 4GiB")
 
@@ -115,6 +120,8 @@ def convert_one(path: Path, options: ConvertOptions, tell: Tell) -> Conversion:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-", suffix=".partial") as folder:
         fixed = _with_fixed_size(model, options, Path(folder))
         _check_detector(fixed)
+        if options.input_type == "uint8":
+            fixed = _with_bytes(fixed, Path(folder))
         variant = _build(fixed, options, Path(folder), tell)
         engine = variant.engine
         if engine is None:
@@ -198,7 +205,7 @@ def _export(path: Path, options: ConvertOptions) -> OnnxModel:
 
 def _fits(model: OnnxModel, options: ConvertOptions) -> bool:
     """Whether a file is what an export would give: an open batch fits a fixed one, and not the reverse."""
-    sizes = [size for size in _image_shape(model)[2:] if isinstance(size, int)]
+    sizes = _fixed_sizes(model)
     fixed = model.signature.fixed_batch
     batch_fits = fixed is None or (fixed == options.batch and not options.dynamic)
     return batch_fits and (options.input_px is None or all(size == options.input_px for size in sizes))
@@ -206,7 +213,7 @@ def _fits(model: OnnxModel, options: ConvertOptions) -> bool:
 
 def _check_size(model: OnnxModel, options: ConvertOptions) -> None:
     """Refuse a file that is fixed at another size than was asked for."""
-    fixed = [size for size in _image_shape(model)[2:] if isinstance(size, int)]
+    fixed = _fixed_sizes(model)
     if options.input_px is not None and any(size != options.input_px for size in fixed):
         raise InputError(
             f"{model.path.name} takes images of {'x'.join(map(str, fixed))} px, got imgsz {options.input_px}; "
@@ -237,12 +244,19 @@ def _check_detector(model: OnnxModel) -> None:
         raise InputError(f"{model.path.name}: {error}") from error
 
 
-def _image_shape(model: OnnxModel) -> tuple[Dim, ...]:
+def _fixed_sizes(model: OnnxModel) -> list[int]:
+    """Height and width of the images, as far as they are fixed.
+
+    Raises:
+        InputError: it takes no images.
+    """
+    from redline.detection.detector import input_sizes
+
     inputs = model.signature.inputs
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
         told = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in inputs) or "nothing"
         raise InputError(f"{model.path.name} takes {told}; a detector takes one input of images")
-    return inputs[0].shape
+    return [size for size in input_sizes(inputs[0]) if isinstance(size, int)]
 
 
 def _batch_notes(model: OnnxModel, options: ConvertOptions) -> tuple[str, ...]:
@@ -274,6 +288,12 @@ def _with_fixed_size(model: OnnxModel, options: ConvertOptions, folder: Path) ->
     del proto.graph.value_info[:]
     step = Step(step="fix size", arguments={"size": "x".join(map(str, sizes))}, parent_sha256=model.sha256, versions={})
     return save_proto(proto, folder / model.path.name, step=step, parent=model)
+
+
+def _with_bytes(model: OnnxModel, folder: Path) -> OnnxModel:
+    from scale.models.uint8_input import with_uint8_input
+
+    return with_uint8_input(model, folder / f"{model.path.stem}_uint8{ONNX_SUFFIX}")
 
 
 def _build(model: OnnxModel, options: ConvertOptions, folder: Path, tell: Tell) -> Variant:

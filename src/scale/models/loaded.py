@@ -132,10 +132,10 @@ def _usage_for(spec: ModelSpec, usage: Usage, session: Session) -> Usage:
     Raises:
         InputError: the model is fixed at another size.
     """
-    from redline.detection.detector import letterbox_preprocess
+    from redline.detection.detector import input_sizes, letterbox_preprocess
 
-    shape = session.signature.inputs[0].shape if session.signature.inputs else ()
-    fixed = tuple(size for size in shape[2:] if isinstance(size, int)) if len(shape) == 4 else ()
+    sizes = input_sizes(session.signature.inputs[0]) if session.signature.inputs else ()
+    fixed = tuple(size for size in sizes if isinstance(size, int))
     if spec.input_px is not None and any(size != spec.input_px for size in fixed):
         raise InputError(
             f"model {spec.name} takes images of {'x'.join(map(str, fixed))} px, got input {spec.input_px}; "
