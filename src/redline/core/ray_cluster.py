@@ -35,7 +35,7 @@ def ray_at(address: str) -> Iterator[Any]:
     _knock(address)
     try:
         here = {"include_dashboard": False} if address == "local" else {}
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **here)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **here)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise DeviceError(f"no Ray cluster answers at {address}: {error}") from error
     try:

@@ -66,7 +66,7 @@ def cluster_bench(
         fleet = Fleet(ray, order, note=told.note)
         try:
             ready = fleet.begin()
-            told.note(f"{fleet.size} workers on the cluster")
+            told.note(f"workers on the cluster: {fleet.size}")
             paces = tuple(replace(pace, window_s=pace.window_s / fleet.size) for pace in ready.paces)
             bench = Bench(runners=ready.models, paces=paces, options=options, listener=told, search=fleet.search)
             yield bench, fleet.interrupt

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -154,7 +155,7 @@ class Fleet:
         if self._thread.is_alive():
             self._thread.join()
         for hired in self._hired.values():
-            self._ray.kill(hired.actor)
+            self._kill(hired)
         self._hired.clear()
 
     def _fail(self, error: BaseException) -> None:
@@ -314,7 +315,9 @@ class Fleet:
         """A worker is gone: what it worked on counts as tried, what waited there goes elsewhere."""
         hired, reason = call.hired, _told(error)
         self._reason = f"{hired.place.name}: {reason}"
-        if not hired.ready:
+        if hired.ready:
+            self._note(f"lost the worker on {hired.place.name} ({reason}); what it worked on goes elsewhere")
+        else:
             self._spoilt[hired.place] = self._spoilt.get(hired.place, 0) + 1
         calls = list(hired.sent)
         self._let_go(hired)
@@ -332,7 +335,11 @@ class Fleet:
             self._hired.pop(hired.place, None)
             for task in [task for task, call in self._calls.items() if call.hired is hired]:
                 del self._calls[task]
-        self._ray.kill(hired.actor)
+        self._kill(hired)
+
+    def _kill(self, hired: _Hired) -> None:
+        with suppress(self._ray.exceptions.RayError, ConnectionError):  # whoever is gone need not be ended
+            self._ray.kill(hired.actor)
 
     def _all_ready(self) -> bool:
         return bool(self._hired) and all(hired.ready for hired in self._hired.values())

@@ -34,9 +34,8 @@ _ROOMS = ("redline.core", "redline.detection", "redline.backends", "scale.models
 _DIGITS = 12
 
 
-@cache
 def software() -> dict[str, str]:
-    """What is installed here and decides what is found, by name; loads nothing."""
+    """What is installed here now and decides what is found, by name; loads no runtime."""
     return {"redline": redline.__version__, "the code": _code(), **installed(_PACKAGES)}
 
 
