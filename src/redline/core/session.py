@@ -6,7 +6,7 @@ and no code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -120,4 +120,25 @@ class SupportsProfiles(Protocol):
     @property
     def batch_sizes(self) -> tuple[int, ...]:
         """The smallest, the usual and the largest of each profile, rising."""
+        ...
+
+
+@runtime_checkable
+class SupportsStream(Protocol):
+    """A session that copies batches in and out while it computes another."""
+
+    def stream(self, batches: Iterable[Mapping[str, Array]], /) -> Iterator[dict[str, Array]]:
+        """Answers in the order of the batches, the caller's to keep; a batch stays as it is until its answer has come.
+
+        Several batches are asked for before the first answer comes.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsInputBuffers(Protocol):
+    """A session that takes inputs fastest from arrays of its own making."""
+
+    def allocate_inputs(self, batch: int) -> dict[str, Array]:
+        """Arrays for one batch, uninitialized; from any thread."""
         ...

@@ -78,6 +78,11 @@ class Detector:
         return self._decoder.detection.task if self._decoder.detection else "detect"
 
     @property
+    def takes_bytes(self) -> bool:
+        """Whether its input is uint8: images are copied into it and nothing else."""
+        return self._raw
+
+    @property
     def session(self) -> Session:
         """What runs the model."""
         return self._session

@@ -43,7 +43,7 @@ def _rewire(proto: onnx.ModelProto, name: str) -> None:
     # TensorRT 8.6 takes bytes only where a cast to float follows at once.
     cast = onnx.helper.make_node("Cast", [name], [whole], name=whole, to=onnx.TensorProto.FLOAT)
     divide = onnx.helper.make_node("Div", [whole, divisor], [scaled], name=scaled)
-    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(255), divisor))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.array(255, np.float32), divisor))
     for position, node in enumerate((cast, divide)):
         graph.node.insert(position, node)
 

@@ -112,9 +112,10 @@ class StripState:
 class Batch:
     """Some consecutive windows of a strip on their way through its models."""
 
-    def __init__(self, state: StripState, start: int) -> None:
+    def __init__(self, state: StripState, start: int, permits: Permits) -> None:
         self.state = state
         self.start = start
+        self._permits = permits
         self.count = min(state.group.batch, len(state.strip) - start)
         self.windows: list[Any] = [None] * self.count
         self.sealed = Sealed(inputs=None, places=())
@@ -129,13 +130,16 @@ class Batch:
             self._awaited -= 1
             return not self._awaited
 
-    def used(self) -> bool:
-        """Count one model as done with the inputs; True, and they are gone, with the last."""
+    def used(self) -> None:
+        """Count one model as done with the inputs; with the last they are gone, and another batch may begin."""
         with self._lock:
             self._uses -= 1
-            if not self._uses:
-                self.sealed = Sealed(inputs=None, places=())
-            return not self._uses
+            if self._uses:
+                return
+            done, self.sealed = self.sealed.done, Sealed(inputs=None, places=())
+        if done is not None:
+            done()
+        self._permits.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -185,7 +189,7 @@ class Feed:
             return False
         strip = self._strips[owner]
         state = self._states.pop(owner, None) or StripState(self._plan, strip)
-        batch = Batch(state, within)
+        batch = Batch(state, within, self._permits)
         self._open[owner] = batch
         if within + batch.count < len(strip):
             self._states[owner] = state

@@ -44,6 +44,15 @@ class Channel(Generic[Item]):
             self._changed.notify_all()
             return item
 
+    def get_ready(self) -> Item | None:
+        """The next without waiting; None where there is none now."""
+        with self._changed:
+            if self._stopped or not self._items:
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
+            return item
+
     def close(self) -> None:
         """Nothing is added any more."""
         with self._changed:

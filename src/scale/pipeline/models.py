@@ -8,11 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from redline.core.files import sha256_of
+from redline.core.session import SupportsStream
 from scale.models.loaded import OpenModel
 from scale.models.opening import open_model
 from scale.models.spec import ModelSpec
 from scale.pipeline.plan import Plan, Strip
-from scale.pipeline.runners import DetectorRunner, ModelInfo, Runner
+from scale.pipeline.runners import DetectorRunner, ModelInfo, OverlappedRunner, Runner
 
 #: Larger batches are no faster on a CPU, where they only take memory.
 CPU_BATCH = 4
@@ -61,7 +62,11 @@ def runner_of(model: OpenModel, *, name: str | None = None, window_px: int | Non
     }
     info = ModelInfo(name=name or spec.name, class_names=model.names, identity=identity)
     batch = min(spec.batch, CPU_BATCH) if model.origin.runtime in _ON_CPU else spec.batch
-    return DetectorRunner(model, info, window_px=window_px or spec.window_px, batch=batch)
+    how = {"window_px": window_px or spec.window_px, "batch": batch}
+    session = model.detector.session
+    if isinstance(session, SupportsStream):
+        return OverlappedRunner(model, info, session, **how)
+    return DetectorRunner(model, info, **how)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +83,14 @@ def calibrate(
     """Time a few calls of each model after one that warms it up."""
     paces = []
     for runner in runners:
-        inputs = runner.seal([None] * runner.shape.batch).inputs
+        sealed = runner.seal([None] * runner.shape.batch)
+        inputs = sealed.inputs
         runner.infer(inputs)
         start = clock()
         for _ in range(calls):
             runner.infer(inputs)
+        if sealed.done is not None:
+            sealed.done()
         paces.append(Pace(name=runner.info.name, window_s=(clock() - start) / calls / runner.shape.batch))
     return tuple(paces)
 

@@ -15,24 +15,27 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from redline.core.errors import DataError, MissingDependencyError, RedlineError
 from redline.core.tensor import Array
 from redline.detection.results import Detections
 from scale.merging.found import Found
 from scale.pipeline.batches import Batch, Failure, Feed, Place, StripResult
+from scale.pipeline.calling import Answered, Caller, Item
 from scale.pipeline.channels import Channel, Permits
 from scale.pipeline.localize import localize
 from scale.pipeline.plan import Group, Plan, Strip
-from scale.pipeline.runners import Runner
+from scale.pipeline.retrying import FailedError, retried
+from scale.pipeline.runners import Overlapping, Runner
 from scale.pipeline.timing import StageClock
 
 __all__ = ["Failure", "Readable", "RunOptions", "StripResult", "run_strips"]
 
 # Beyond one batch that fills for each group: one that a model works on, one that is ready.
 _SPARE_BATCHES = 2
-_MOST_READERS = 8
-# A model that has never answered and refuses so many batches is not asked again.
-_PATIENCE = 3
+# So many more that a model works on where it overlaps calls: one is copied in, one is computed, one copied out.
+_OVERLAPPED_BATCHES = 3
+_MOST_READERS, _MOST_DECODERS = 32, 8
+# Decoding a window takes a fraction of what reading it takes.
+_CORES_A_DECODER = 4
 
 
 class Readable(Protocol):
@@ -48,19 +51,38 @@ class RunOptions:
     """How the work is spread.
 
     Attributes:
-        readers: Threads that read windows; 0 takes one a core, at most 8.
-        decoders: Threads that make detections of a model's outputs.
+        readers: Threads that read windows; 0 takes one a core, at most 32.
+        decoders: Threads that make detections of a model's outputs; 0 takes one for four cores, at most 8.
         retries: How often a window that cannot be read, or a batch that a model refuses, is tried again.
     """
 
     readers: int = 0
-    decoders: int = 1
+    decoders: int = 0
     retries: int = 2
 
     @property
     def reader_threads(self) -> int:
         """How many threads read."""
-        return self.readers or max(1, min(_MOST_READERS, len(os.sched_getaffinity(0))))
+        return self.readers or min(_MOST_READERS, _cores())
+
+    @property
+    def decoder_threads(self) -> int:
+        """How many threads decode."""
+        return self.decoders or max(1, min(_MOST_DECODERS, _cores() // _CORES_A_DECODER))
+
+    def batches(self, plan: Plan, runners: Sequence[Runner]) -> int:
+        """How many batches are held at one time: those that fill, are ready, or are being answered.
+
+        Readers that fill one batch have begun the next before it is whole: with many of them several fill at once.
+        """
+        smallest = min((group.batch for group in plan.groups), default=1)
+        filling = len(plan.groups) + (self.reader_threads - 1) // smallest
+        overlapped = sum(isinstance(runner, Overlapping) for runner in runners)
+        return filling + _SPARE_BATCHES + _OVERLAPPED_BATCHES * overlapped
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 #: Told from any thread how many windows one model has just done.
@@ -124,26 +146,16 @@ class _Work:
     on_windows: OnWindows
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Answered:
-    """A batch with what one model of its group made of it; no outputs where it failed."""
-
-    batch: Batch
-    member: int
-    outputs: Any
-    places: Any
-
-
 class _Flow:
     """The threads and what joins them; the last thread of a kind tells the next kind that nothing more comes."""
 
     def __init__(self, work: _Work, strips: Sequence[Strip]) -> None:
         self._work = work
-        self._permits = Permits(len(work.plan.groups) + _SPARE_BATCHES)
+        self._permits = Permits(work.options.batches(work.plan, work.runners))
         self._feed = Feed(work.plan, strips, self._permits)
         self._all = len(strips) == len(work.plan.strips)
-        self._lanes: list[Channel[tuple[Batch, int]]] = [Channel() for _ in work.runners]
-        self._answered: Channel[_Answered] = Channel(max(2, len(work.runners)))
+        self._lanes: list[Channel[Item]] = [Channel() for _ in work.runners]
+        self._answered: Channel[Answered] = Channel(max(2, len(work.runners)))
         self.results: Channel[StripResult] = Channel()
         self.error: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -156,7 +168,7 @@ class _Flow:
         jobs: list[tuple[str, Callable[[], None], Callable[[], None]]] = []
         jobs += [("read", self._read, self._end_reading)] * options.reader_threads
         jobs += [(f"model {n}", partial(self._infer, n), self._end_models) for n in range(len(self._lanes))]
-        jobs += [("decode", self._decode, self.results.close)] * options.decoders
+        jobs += [("decode", self._decode, self.results.close)] * options.decoder_threads
         for name, _, _ in jobs:
             kind = name.partition(" ")[0]
             self._alive[kind] = self._alive.get(kind, 0) + 1
@@ -204,7 +216,7 @@ class _Flow:
             batch = place.batch
             try:
                 batch.windows[place.slot] = self._window(place)
-            except _FailedError as failed:
+            except FailedError as failed:
                 batch.state.fail(batch.start + place.slot, failed.stage, failed.error)
             if batch.arrived():
                 self._submit(batch)
@@ -230,31 +242,18 @@ class _Flow:
             self._lanes[model].put((batch, member))
 
     def _infer(self, model: int) -> None:
-        clock, lane, runner = self._work.clock, self._lanes[model], self._work.runners[model]
-        name, refused, answered = runner.info.name, 0, False
-        failed: Exception | None = None
-        free = clock.now()
-        while (item := lane.get()) is not None:
-            batch, member = item
-            sealed, outputs = batch.sealed, None
-            clock.add(f"wait:{name}", clock.now() - free)
-            try:
-                with clock.busy(f"infer:{name}"):
-                    outputs = self._retried("infer", partial(runner.infer, sealed.inputs))
-                answered = True
-            except _FailedError as error:
-                refused, failed = refused + 1, error.error
-                if not answered and refused >= _PATIENCE:
-                    raise _refusal(name, failed) from failed
-                for slot in range(batch.count):
-                    batch.state.fail(batch.start + slot, "infer", failed, member=member)
-            free = clock.now()
-            if batch.used():
-                self._permits.release()
-            self._answered.put(_Answered(batch=batch, member=member, outputs=outputs, places=sealed.places))
-            del batch, sealed, outputs, item
-        if failed is not None and not answered and self._all:
-            raise _refusal(name, failed)
+        work = self._work
+        caller = Caller(
+            work.runners[model],
+            self._lanes[model],
+            clock=work.clock,
+            retries=work.options.retries,
+            done=self._answered.put,
+        )
+        caller.run()
+        refusal = caller.refusal() if self._all else None
+        if refusal is not None:
+            raise refusal from caller.failure
 
     def _decode(self) -> None:
         while (answer := self._answered.get()) is not None:
@@ -265,7 +264,7 @@ class _Flow:
             if result is not None:
                 self.results.put(result)
 
-    def _found(self, answer: _Answered) -> Found:
+    def _found(self, answer: Answered) -> Found:
         batch, state = answer.batch, answer.batch.state
         runner = self._work.runners[state.group.models[answer.member]]
         slots = np.array([slot for slot in range(batch.count) if slot not in batch.absent], np.int64)
@@ -274,7 +273,7 @@ class _Flow:
             try:
                 decoded = self._retried("post", partial(runner.decode, answer.outputs, answer.places))
                 seen = [decoded[slot] for slot in slots]
-            except _FailedError as failed:
+            except FailedError as failed:
                 for slot in slots.tolist():
                     state.fail(batch.start + slot, "post", failed.error, member=answer.member)
         if not seen:
@@ -283,26 +282,4 @@ class _Flow:
         return localize(seen, state.strip.rows[at], state.strip.columns[at], state.layout, state.group)
 
     def _retried(self, stage: str, call: Callable[[], Any]) -> Any:
-        for left in reversed(range(self._work.options.retries + 1)):
-            try:
-                return call()
-            except MissingDependencyError:
-                raise
-            except Exception as error:  # the edge of a window: it is tried again, then reported
-                if not left:
-                    raise _FailedError(stage, error) from error
-        raise AssertionError("unreachable")
-
-
-class _FailedError(Exception):
-    """A window or a batch that did not work, however often it was tried."""
-
-    def __init__(self, stage: str, error: Exception) -> None:
-        super().__init__(stage, error)
-        self.stage, self.error = stage, error
-
-
-def _refusal(name: str, error: Exception) -> RedlineError:
-    told = " ".join(str(error).split())
-    text = f"model {name} refuses all that it is given ({type(error).__name__}: {told})"
-    return DataError(f"{text}; try it by redline run on one image")
+        return retried(stage, self._work.options.retries, call)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from redline.core.session import SupportsInputBuffers, SupportsStream
 from redline.core.tensor import Array
 from redline.detection.detector import Detector, Prepared
 from redline.detection.letterbox import PADDING, Placement, identity, letterbox, placement_of
@@ -36,10 +39,17 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sealed:
-    """A full batch: what the model is called with, and what decoding needs of each window."""
+    """A full batch.
+
+    Attributes:
+        inputs: What the model is called with.
+        places: What decoding needs of each window.
+        done: Called when no model needs the inputs any more, which then may be written again.
+    """
 
     inputs: Any
     places: Any
+    done: Callable[[], None] | None = None
 
 
 class Described(Protocol):
@@ -81,6 +91,15 @@ class Runner(Described, Protocol):
         ...
 
 
+@runtime_checkable
+class Overlapping(Protocol):
+    """A runner that copies batches to and from its device while it computes another."""
+
+    def stream(self, batches: Iterable[Any], /) -> Generator[Any, None, None]:
+        """Run batches, some ahead of the first answer; each answer is as :meth:`Runner.infer` gives it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Fitted:
     image: Array
@@ -104,6 +123,7 @@ class DetectorRunner:
             input_hw=self._detector.input_hw,
             form=_form(self._detector),
         )
+        self._buffers = _Buffers(self._detector, self.shape.batch)
 
     def fit(self, image: Array, /) -> _Fitted:
         """Letterboxed, with where it lies."""
@@ -116,9 +136,11 @@ class DetectorRunner:
         images = [self._gray if window is None else window.image for window in windows]
         images += [self._gray] * (self.shape.batch - len(images))
         nowhere = identity(self._detector.input_hw)
+        buffer = self._buffers.take()
         return Sealed(
-            inputs=self._detector.prepare(images),
+            inputs=self._detector.prepare(images, into=buffer),
             places=tuple(nowhere if window is None else window.placement for window in windows),
+            done=None if buffer is None else partial(self._buffers.give, buffer),
         )
 
     def infer(self, inputs: Any, /) -> dict[str, Array]:
@@ -129,6 +151,42 @@ class DetectorRunner:
         """The classes that are asked for, counted as in ``info.class_names``."""
         answered = Prepared(inputs={}, placements=places, count=len(places))
         return [usable(self._model.select(found)) for found in self._detector.decode(outputs, answered)]
+
+
+class OverlappedRunner(DetectorRunner):
+    """An open detector whose session copies batches in and out while it computes another."""
+
+    def __init__(
+        self, model: OpenModel, info: ModelInfo, session: SupportsStream, *, window_px: int, batch: int
+    ) -> None:
+        """``session`` is the detector's own."""
+        super().__init__(model, info, window_px=window_px, batch=batch)
+        self._streaming = session
+
+    def stream(self, batches: Iterable[Prepared], /) -> Generator[dict[str, Array], None, None]:
+        """As :meth:`infer` answers, batch by batch."""
+        yield from self._streaming.stream(prepared.inputs for prepared in batches)
+
+
+class _Buffers:
+    """Arrays that a session likes its batches in, used again; none for one that has no wish, or is fed floats."""
+
+    def __init__(self, detector: Detector, batch: int) -> None:
+        session = detector.session
+        self._session = session if detector.takes_bytes and isinstance(session, SupportsInputBuffers) else None
+        self._batch = batch
+        self._free: deque[dict[str, Array]] = deque()
+
+    def take(self) -> dict[str, Array] | None:
+        if self._session is None:
+            return None
+        try:
+            return self._free.pop()
+        except IndexError:
+            return self._session.allocate_inputs(self._batch)
+
+    def give(self, buffer: dict[str, Array]) -> None:
+        self._free.append(buffer)
 
 
 def usable(found: Detections) -> Detections:

@@ -180,7 +180,11 @@ class EngineSession:
         return tuple(sorted({shape[0] for shape in shapes})) or (first.shape[0],)
 
     def allocate_inputs(self, batch: int) -> dict[str, Array]:
-        """Page-locked arrays for one batch, uninitialized: what is written into them needs no staging copy."""
+        """Page-locked arrays for one batch, uninitialized: what is written into them needs no staging copy.
+
+        Any thread may ask for them, whatever the session is doing.
+        """
+        use_device(self._device_index)
         return {spec.name: pinned_array(spec.with_batch(batch), spec.numpy_dtype) for spec in self.signature.inputs}
 
     def warm(self, inputs: Mapping[str, Array]) -> None:
