@@ -36,6 +36,7 @@ _CENSUS_S = 1.0
 # Until the first worker is ready; after it others that are not are no longer waited for.
 _START_S, _LATE_S = 300.0, 20.0
 _HIRES = 3
+_MOST_LETTERS = 300
 # Chunks of a worker: one that it works on, one that waits there.
 _AHEAD = 2
 
@@ -319,6 +320,8 @@ class Fleet:
             self._note(f"lost the worker on {hired.place.name} ({reason}); what it worked on goes elsewhere")
         else:
             self._spoilt[hired.place] = self._spoilt.get(hired.place, 0) + 1
+            if self._spoilt[hired.place] == _HIRES:
+                self._note(f"left out: {self._reason}")
         calls = list(hired.sent)
         self._let_go(hired)
         self._next_census_s = 0.0
@@ -359,5 +362,7 @@ def _delivery(queue: SlideQueue, chunk: Chunk, place: str) -> Callable[[Any], No
 
 
 def _told(error: Exception) -> str:
+    """What Ray says of it, whose last line is the reason; after that come guesses."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[-1] if lines else 'no reason given'}"
+    reason = lines[-1].partition(" Some common causes")[0] if lines else "no reason given"
+    return f"{type(error).__name__}: {reason[:_MOST_LETTERS]}"

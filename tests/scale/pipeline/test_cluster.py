@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -252,11 +253,20 @@ def test_a_slide_that_is_another_one_there_is_the_error_of_that_slide(
         detect([small], [spec(model)], tmp_path / "b", options=options(), cluster=cluster.address)
 
 
-def test_a_machine_with_other_software_is_refused(cluster: Any, model: Path, small: Path, tmp_path: Path) -> None:
-    metadata = tmp_path / "other" / "onnxruntime-9.9.dist-info" / "METADATA"
-    metadata.parent.mkdir(parents=True)
+@pytest.fixture(scope="module")
+def other_onnxruntime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that, on the path, makes a machine one with another version."""
+    folder = tmp_path_factory.mktemp("other")
+    metadata = folder / "onnxruntime-9.9.dist-info" / "METADATA"
+    metadata.parent.mkdir()
     metadata.write_text("Metadata-Version: 2.1\nName: onnxruntime\nVersion: 9.9\n")
-    node = cluster.add_node(**NODE, env_vars={"PYTHONPATH": str(tmp_path / "other")})
+    return folder
+
+
+def test_a_machine_with_other_software_is_refused(
+    cluster: Any, model: Path, small: Path, tmp_path: Path, other_onnxruntime: Path
+) -> None:
+    node = cluster.add_node(**NODE, env_vars={"PYTHONPATH": str(other_onnxruntime)})
     try:
         with pytest.raises(DeviceError, match=rf"\(node {node.node_id[:8]}\): onnxruntime is 9\.9 there and"):
             detect([small], [spec(model)], tmp_path / "out", options=options(), cluster=cluster.address)
@@ -265,6 +275,73 @@ def test_a_machine_with_other_software_is_refused(cluster: Any, model: Path, sma
     assert not (tmp_path / "out").exists()
 
 
+def wait_for(true: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_a_machine_without_the_software_is_left_out(cluster: Any, model: Path, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['scale'] = None")
+    node = cluster.add_node(**NODE, env_vars={"PYTHONPATH": str(tmp_path)})
+    try:
+        told = Once(lambda: None)
+        assert detect(
+            [small], [spec(model)], tmp_path / "out", options=options(), listener=told, cluster=cluster.address
+        ).good
+    finally:
+        cluster.remove_node(node)
+    (left,) = [note for note in told.notes if note.startswith("left out: ")]
+    assert f"(node {node.node_id[:8]})" in left
+    assert "scale" in left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("alike", [True, False])
+def test_a_machine_that_joins_late(
+    alike: bool, cluster: Any, model: Path, whole: Path, tmp_path: Path, other_onnxruntime: Path
+) -> None:
+    begun, joined = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        begun.set()
+        assert joined.wait(60)
+
+    told = Once(wait)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(
+            detect, [SLIDE], [spec(model)], tmp_path, options=many(), listener=told, cluster=cluster.address
+        )
+        assert begun.wait(60)
+        node = cluster.add_node(**NODE, env_vars={} if alike else {"PYTHONPATH": str(other_onnxruntime)})
+        wait_for(lambda: len(workers()) == 3)
+        if not alike:
+            wait_for(lambda: len(workers()) == 2)
+        joined.set()
+        assert running.result().good
+    cluster.remove_node(node)
+    left = [note for note in told.notes if note.startswith("left out: ") and "onnxruntime is 9.9 there" in note]
+    assert len(left) == (0 if alike else 1)
+    assert shards(tmp_path / SLIDE.stem) == shards(whole)
+
+
+@pytest.mark.slow
+def test_where_no_machine_is_left_finished_strips_are_kept(
+    cluster: Any, model: Path, whole: Path, tmp_path: Path
+) -> None:
+    node = cluster.add_node(**NODE, num_gpus=1)
+    told = Once(lambda: cluster.remove_node(node, allow_graceful=False))
+    with pytest.raises(DeviceError, match="no machine left that can search"):
+        detect([SLIDE], [spec(model)], tmp_path, options=many(), listener=told, cluster=cluster.address, device="cuda")
+    assert 0 < len(shards(tmp_path / SLIDE.stem)) < len(shards(whole))
+    assert json.loads((tmp_path / "run.json").read_text())["slides"][0]["status"] == "failed"
+    assert detect([SLIDE], [spec(model)], tmp_path, options=many(resume=True), cluster=cluster.address).good
+    assert outputs(tmp_path / SLIDE.stem) == outputs(whole)
+
+
+@pytest.mark.slow
 def test_where_there_is_a_gpu_workers_have_one_each(cluster: Any, model: Path, small: Path, tmp_path: Path) -> None:
     node = cluster.add_node(**NODE, num_gpus=2)  # which Ray believes
     try:
@@ -293,10 +370,7 @@ def test_a_gpu_that_there_is_not_is_refused(
 
 def test_no_worker_is_left_behind(cluster: Any, model: Path, small: Path, tmp_path: Path) -> None:
     assert detect([small], [spec(model)], tmp_path, options=options(), cluster=cluster.address).good
-    gone_s = time.monotonic() + 30
-    while workers() and time.monotonic() < gone_s:
-        time.sleep(0.01)
-    assert workers() == []
+    wait_for(lambda: not workers())
 
 
 def test_the_command_spreads_its_work(
@@ -309,6 +383,7 @@ def test_the_command_spreads_its_work(
     assert "workers on the cluster: 2" in err
 
 
+@pytest.mark.slow
 def test_a_cluster_of_this_machine_alone(model: Path, small: Path, tmp_path: Path) -> None:
     words = ["detect", str(small), "-m", str(model), "--format", "json", "--quiet", "--json", "--cluster", "local"]
     command = [sys.executable, "-m", "scale", *words, "-o", str(tmp_path / "there")]
