@@ -14,8 +14,8 @@ from scale.pipeline.plan import Plan, Strip, reading_order
 
 # So that workers end together: each gets about so many pieces of a slide …
 _PIECES = 4
-# … of at most so many windows, which is what a death costs.
-_MOST_WINDOWS = 1024
+# … of at most so many windows, or so many seconds of the slowest model: that is what a death costs.
+_MOST_WINDOWS, _MOST_S = 1024, 2.0
 
 
 @dataclass(slots=True, eq=False)
@@ -35,17 +35,19 @@ class Chunk:
     tried: set[str] = field(default_factory=set)
 
 
-def chunks_of(plan: Plan, strips: Sequence[Strip], *, workers: int) -> list[Chunk]:
+def chunks_of(plan: Plan, strips: Sequence[Strip], *, workers: int, window_s: float) -> list[Chunk]:
     """Cut strips into chunks in the order of reading, so that a worker decodes each tile of the slide about once.
 
     Args:
         plan: Of the slide.
         strips: Those to do.
         workers: How many share them.
+        window_s: How long the slowest model needs for a window.
     """
     owner, _ = reading_order(plan, strips)
     _, first = np.unique(owner, return_index=True)
-    most = min(_MOST_WINDOWS, sum(map(len, strips)) / (_PIECES * max(1, workers)))
+    longest = max(_MOST_WINDOWS, _MOST_S / max(window_s, 1e-6))
+    most = min(longest, sum(map(len, strips)) / (_PIECES * max(1, workers)))
     chunks: list[list[Strip]] = []
     for position in owner[np.sort(first)].tolist():
         strip = strips[position]

@@ -131,7 +131,9 @@ class Fleet:
             return
         path = slide.path.absolute()
         work = self._ray.put(SlideWork(path=path, identity=plain(slide_identity(slide)), plan=plan))
-        queue = SlideQueue(work, plan, chunks_of(plan, strips, workers=self.size))
+        slowest_s = max((pace.window_s for pace in self._ready.paces), default=0.0) if self._ready else 0.0
+        chunks = chunks_of(plan, strips, workers=self.size, window_s=slowest_s)
+        queue = SlideQueue(work, plan, chunks)
         with self._changed:
             self._queues.append(queue)
             if self._error is not None:

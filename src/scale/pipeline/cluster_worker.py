@@ -136,7 +136,7 @@ class Worker:
 
     def _open(self, order: Order) -> Ready:
         self._reader = order.reader
-        self._run = replace(order.run, readers=order.run.readers or min(self._cores, RunOptions().reader_threads))
+        self._run = self._own_share(order.run)
         opened: list[OpenModel] = []
         with warnings.catch_warnings():  # they are told where the user is
             warnings.simplefilter("ignore", FallbackWarning)
@@ -161,6 +161,12 @@ class Worker:
     def _threads(self) -> int:
         """0, which lets a runtime choose as it does without a cluster, where the worker has the whole machine."""
         return 0 if self._cores >= len(os.sched_getaffinity(0)) else self._cores
+
+    def _own_share(self, run: RunOptions) -> RunOptions:
+        """The threads that a run without a cluster would have, as far as the worker's cores go."""
+        share = min(1.0, self._cores / len(os.sched_getaffinity(0)))
+        decoders = run.decoders or max(1, int(share * run.decoder_threads))
+        return replace(run, readers=run.readers or min(self._cores, run.reader_threads), decoders=decoders)
 
     def _search(self, work: SlideWork, strips: Sequence[int]) -> Searched:
         opened, clock = self._opened(work), StageClock()

@@ -33,7 +33,7 @@ def plan() -> Plan:
 
 
 def test_chunks_hold_every_strip_once_in_the_order_of_reading(plan: Plan) -> None:
-    chunks = chunks_of(plan, plan.strips, workers=3)
+    chunks = chunks_of(plan, plan.strips, workers=3, window_s=0.01)
     order = [strip for chunk in chunks for strip in chunk.strips]
     assert sorted(order) == list(range(len(plan.strips)))
     owner, _ = reading_order(plan, plan.strips)
@@ -44,16 +44,26 @@ def test_chunks_hold_every_strip_once_in_the_order_of_reading(plan: Plan) -> Non
 
 @pytest.mark.parametrize("workers", [1, 3, 20])
 def test_every_worker_gets_several_chunks_of_a_large_slide(plan: Plan, workers: int) -> None:
-    chunks = chunks_of(plan, plan.strips, workers=workers)
+    chunks = chunks_of(plan, plan.strips, workers=workers, window_s=0.01)
     assert len(chunks) >= min(4 * workers, len(plan.strips))
     if workers == 1:
         assert len(chunks) < len(plan.strips) / 4
 
 
+def test_a_fast_model_gets_larger_chunks(plan: Plan) -> None:
+    many = plan.strips * 20
+    sizes = [max(chunk.windows for chunk in chunks_of(plan, many, workers=1, window_s=s)) for s in (1.0, 0.0001)]
+    assert sizes[0] <= 1024 < sizes[1]
+
+
 def test_chunks_of_what_is_left(plan: Plan) -> None:
     left = plan.strips[5:8]
-    assert sorted(strip for chunk in chunks_of(plan, left, workers=1) for strip in chunk.strips) == [5, 6, 7]
-    assert chunks_of(plan, [], workers=2) == []
+    assert sorted(strip for chunk in chunks_of(plan, left, workers=1, window_s=0.01) for strip in chunk.strips) == [
+        5,
+        6,
+        7,
+    ]
+    assert chunks_of(plan, [], workers=2, window_s=0.01) == []
 
 
 def test_a_strip_that_nobody_could_do_names_every_window(plan: Plan) -> None:
