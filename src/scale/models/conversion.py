@@ -37,6 +37,7 @@ class ConvertOptions:
         dynamic: Export ``.pt`` files with an open batch, so that the engine takes 1 to ``batch`` windows.
         workspace_bytes: The most memory of one layer; 0 leaves TensorRT's own limit.
         target: Compute capability such as ``sm89`` of a GPU that need not be here (TensorRT-RTX).
+        timing_cache: File in which TensorRT keeps what it timed, for the next build; none where empty.
         rebuild: Build also what is there already, of the same file, with the same options, for this GPU.
     """
 
@@ -47,6 +48,7 @@ class ConvertOptions:
     dynamic: bool = False
     workspace_bytes: int = 0
     target: str = ""
+    timing_cache: str = ""
     rebuild: bool = False
 
     def __post_init__(self) -> None:
@@ -70,7 +72,7 @@ class ConvertOptions:
 
     def settings(self) -> dict[str, Argument]:
         """What an engine depends on beside its model and machine."""
-        return {name: value for name, value in asdict(self).items() if name != "rebuild"}
+        return {name: value for name, value in asdict(self).items() if name not in ("rebuild", "timing_cache")}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -310,6 +312,7 @@ def _build(model: OnnxModel, options: ConvertOptions, folder: Path, tell: Tell) 
             samples=_FEW_SAMPLES,
             target=options.target,
             workspace_bytes=options.workspace_bytes,
+            timing_cache=options.timing_cache,
             measure=False,
         ),
         progress=lambda what, _done, _total: tell(what),
