@@ -106,7 +106,8 @@ def export_model(model: TorchModel, out: Path, options: ExportOptions) -> Export
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.stem}-", suffix=".partial") as folder:
         scratch = Path(folder) / out.name
-        told = replace(options, usage=Usage(preprocess=model.preprocess, class_names=model.class_names or ()))
+        usage = Usage(preprocess=model.preprocess, class_names=model.class_names or (), detection=model.detection)
+        told = replace(options, usage=usage)
         written = export_module(model.module, model.example_inputs, model.input_names, scratch, told)
         largest = _compare(model, written, _feeds(model, sizes, grow=options.dynamic_size))
         for file in sorted(Path(folder).iterdir(), key=lambda path: path == scratch):

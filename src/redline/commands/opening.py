@@ -192,6 +192,7 @@ def _open_torch(name: str, threads: int, weights: str | Path | None) -> Opened:
         precision=coarsest(session.layers),
         preprocess=model.preprocess,
         class_names=model.class_names,
+        detection=model.detection,
         asset=model.asset,
         notes=model.notes,
     )

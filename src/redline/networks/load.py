@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.core.errors import InputError
-from redline.core.preprocess import Preprocess
+from redline.core.preprocess import Detection, Preprocess
 from redline.formats.torch_values import KeywordInputs, identifier
 from redline.networks import sources
 from redline.networks.sources import Source
@@ -56,6 +56,7 @@ class TorchModel:
         example_inputs: By position, in the order of ``input_names``; never all zeros.
         asset: Name of data that ships with Redline and fits this model, if any.
         parameters: How many numbers it learned.
+        detection: What its outputs mean, for a detector.
         fixed_batch: The only batch that it takes, None where any does as far as is known.
         from_file: The module came out of a file whole, so its weights need no file of their own.
         notes: What the user should know about how it was loaded.
@@ -69,6 +70,7 @@ class TorchModel:
     asset: str | None
     class_names: tuple[str, ...] | None
     parameters: int
+    detection: Detection | None = None
     fixed_batch: int | None = None
     from_file: bool = False
     notes: tuple[str, ...] = ()
@@ -160,6 +162,7 @@ def _ready(ref: ModelRef, source: Source) -> TorchModel:
         asset=source.asset,
         class_names=source.class_names,
         parameters=sum(parameter.numel() for parameter in module.parameters()),
+        detection=source.detection,
         fixed_batch=source.fixed_batch,
         from_file=source.from_file,
         notes=(*source.notes, *notes),
@@ -266,5 +269,6 @@ def _from_zoo(ref: ModelRef) -> Source:
         preprocess=entry.preprocess,
         asset=entry.data if trained else None,
         class_names=entry.classes or None if trained else None,
+        detection=entry.detection,
         notes=(_RANDOM,) if entry.weights is None and ref.weights in (None, "random") else (),
     )

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.core.errors import ArtifactError, InputError, MissingDependencyError
-from redline.core.preprocess import Preprocess
+from redline.core.preprocess import Detection, Preprocess
 from redline.networks.weights import kind_of, load_pickle, read_weights
 
 _SEED = 0
@@ -38,6 +38,7 @@ class Source:
     preprocess: Preprocess | None = None
     asset: str | None = None
     class_names: tuple[str, ...] | None = None
+    detection: Detection | None = None
     fixed_batch: int | None = None
     from_file: bool = False
     notes: tuple[str, ...] = ()

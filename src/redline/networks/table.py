@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from redline.core.preprocess import Preprocess
+from redline.core.preprocess import Detection, Preprocess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +21,7 @@ class ZooEntry:
         preprocess: How an image becomes a sample.
         data: Labelled data shipped with Redline that nobody trained on, as ``redline.data`` names it.
         classes: Names of the classes of the default weights; empty where they mean nothing.
+        detection: What its outputs mean, for a detector.
     """
 
     factory: str
@@ -31,6 +32,7 @@ class ZooEntry:
     weights: str | None = None
     data: str | None = None
     classes: tuple[str, ...] = ()
+    detection: Detection | None = None
 
 
 _PHOTOS = (
@@ -48,6 +50,13 @@ _PHOTOS = (
 )
 _RANDOM = "random weights: its answers mean nothing"
 _IMAGENET = Preprocess(height_px=224, width_px=224)
+
+
+def _letterbox(side_px: int) -> Preprocess:
+    return Preprocess(
+        height_px=side_px, width_px=side_px, mean=(0.0,) * 3, std=(1.0,) * 3, color="rgb", resize="letterbox"
+    )
+
 
 MODELS: Mapping[str, ZooEntry] = {
     "resnet18": ZooEntry(
@@ -103,5 +112,23 @@ MODELS: Mapping[str, ZooEntry] = {
         weights="digits.safetensors",
         data="digits.npz",
         classes=tuple("0123456789"),
+    ),
+    "nuclei": ZooEntry(
+        factory="redline.networks.yolo:nuclei",
+        shape=(3, 256, 256),
+        parameters=287_097,
+        description="A tiny detector, trained on where classical image processing sees nuclei on one slide",
+        preprocess=_letterbox(256),
+        weights="nuclei.safetensors",
+        classes=("nucleus",),
+        detection=Detection(task="detect", head="v8", stride=4),
+    ),
+    "yolo_n": ZooEntry(
+        factory="redline.networks.yolo:yolo_n",
+        shape=(3, 640, 640),
+        parameters=3_157_184,
+        description=f"A detector of the YOLO family, size n, at 640x640; {_RANDOM}",
+        preprocess=_letterbox(640),
+        detection=Detection(task="detect", head="v8", stride=32),
     ),
 }
