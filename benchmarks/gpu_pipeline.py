@@ -205,7 +205,7 @@ def agree(source: Path, files: dict[str, Path], slide: Path, args: argparse.Name
     finally:
         first.close()
     confidence = float(np.quantile(scores, max(0.0, 1 - BOXES_PER_WINDOW / scores.shape[1])))
-    confidence = min(max(confidence, 1e-7), 0.25)
+    confidence = min(max(confidence, 1e-7), 0.9)
     found: dict[str, Any] = {"windows": len(images), "confidence": confidence}
     answers, ways = {}, {"onnxruntime": source, **files}
     for name, path in ways.items():
