@@ -127,12 +127,15 @@ def batch_of(
     shape = (channels, *input_hw) if layout == "nchw" else (*input_hw, channels)
     as_they_are = np.dtype(dtype) == np.uint8
     batch = np.empty((len(images), *shape), np.uint8 if as_they_are else np.float32) if out is None else out
+    placed = np.empty(shape, np.uint8)
     for image, place in zip(images, batch, strict=out is None):
         boxed = letterbox(image, input_hw)
         if as_they_are:
             _place(boxed, place, layout)
-        else:
-            np.divide(boxed.transpose(2, 0, 1) if layout == "nchw" else boxed, np.float32(255), out=place)
+        else:  # in steps that are each as fast as memory, half the time of one across it
+            _place(boxed, placed, layout)
+            np.copyto(place, placed)
+            np.divide(place, np.float32(255), out=place)
     return batch[: len(images)].astype(dtype, copy=False)
 
 
