@@ -51,7 +51,19 @@ class Report:
     def __init__(self, args: argparse.Namespace) -> None:
         self.path: Path = args.out
         self.failed = False
-        settings = ("side", "batch", "overlap", "window", "runs", "cores", "backend", "windows", "readers", "decoders")
+        settings = (
+            "side",
+            "batch",
+            "overlap",
+            "window",
+            "runs",
+            "cores",
+            "backend",
+            "windows",
+            "readers",
+            "decoders",
+            "input",
+        )
         self.document: dict[str, Any] = {
             "benchmark": "gpu_pipeline",
             "command": "python benchmarks/gpu_pipeline.py",
@@ -93,6 +105,7 @@ def main() -> int:
     parser.add_argument(
         "--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt", help="onnxruntime: a trial"
     )
+    parser.add_argument("--input", choices=("uint8", "float"), default="uint8", help="what engines take")
     parser.add_argument("--timing-cache", default="", help="a file that spares later builds their timing")
     parser.add_argument("--work", type=Path, help="folder that keeps the slide and the engines")
     parser.add_argument("-o", "--out", type=Path)
@@ -157,13 +170,18 @@ def make_engine(source: Path, folder: Path, name: str, args: argparse.Namespace)
         shutil.copy2(source, copy)
     if args.backend == "onnxruntime":
         return {"engine_has": "fp32, a trial"}, copy
-    options = ConvertOptions(half=name == "fp16", batch=args.batch, timing_cache=args.timing_cache)
-    (row,) = convert(models=[copy], options=options).conversions
-    if row.engine is None:
-        raise RuntimeError(row.reason)
-    told = row.to_json()
-    del told["model"], told["engine"]
-    return told, row.engine
+    refused = []
+    for taken in ("uint8", "float")[args.input == "float" :]:
+        options = ConvertOptions(
+            half=name == "fp16", batch=args.batch, input_type=taken, timing_cache=args.timing_cache
+        )
+        (row,) = convert(models=[copy], options=options).conversions
+        if row.engine is not None:
+            told = {**row.to_json(), "input": taken, "refused": refused}
+            del told["model"], told["engine"]
+            return told, row.engine
+        refused.append(f"{taken}: {row.reason}")
+    raise RuntimeError("; ".join(refused))
 
 
 def spec_of(path: Path, confidence: float, args: argparse.Namespace) -> Any:
@@ -234,6 +252,7 @@ def run(path: Path, slide: Path, confidence: float, args: argparse.Namespace) ->
     return {
         **whole,
         "bare": {"before": before, "after": after},
+        "windows_per_s_until_merging": whole["windows"] / span_s,
         "of_bare": whole["windows_per_s"] / max(value for value in best.values() if value),
         "gpu_computed_share": None if device_s is None else device_s * batches / span_s,
     }
@@ -348,7 +367,7 @@ def conclude(document: dict[str, Any]) -> dict[str, Any]:
     for name, model in document["models"].items():
         runs = runs_of(model)
         if runs:
-            keys = ("windows_per_s", "waited_share", "of_bare", "gpu_computed_share")
+            keys = ("windows_per_s", "windows_per_s_until_merging", "waited_share", "of_bare", "gpu_computed_share")
             known = {key: [run[key] for run in runs if run[key] is not None] for key in keys}
             found[name] = {key: median(values) if values else None for key, values in known.items()}
     passed = bool(found) and all(one["waited_share"] < WANTED_WAITED for one in found.values())
