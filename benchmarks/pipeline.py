@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ import numpy as np
 
 import redline
 from redline.core.files import sha256_of, write_whole
+from redline.loadtesting.usage import rss_bytes
 from redline.measurement.environment import fingerprint, installed, noise_check
 
 WANTED_OF_BARE, WANTED_OF_SAHI, WANTED_GROWTH = 0.9, 2.0, 1.25
@@ -193,7 +193,7 @@ def bare(args: argparse.Namespace) -> dict[str, Any]:
         for number in range(calls):
             runner.infer(ready[number % 2])
         seconds = time.perf_counter() - start
-    return {"windows": calls * batch, "seconds": seconds, "batch": batch, "peak_rss_bytes": peak_rss_bytes()}
+    return {"windows": calls * batch, "seconds": seconds, "batch": batch, "peak_rss_bytes": rss_bytes()}
 
 
 def whole(args: argparse.Namespace) -> dict[str, Any]:
@@ -214,12 +214,8 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
         "seconds": report.timing.wall_s,
         "detections": report.detections,
         "timing": report.timing.to_json(),
-        "peak_rss_bytes": peak_rss_bytes(),
+        "peak_rss_bytes": rss_bytes(),
     }
-
-
-def peak_rss_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

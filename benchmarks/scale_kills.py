@@ -47,12 +47,13 @@ def main() -> int:
         begun = time.monotonic()
         run([*words, f"{folder}/whole"])
         run_s = time.monotonic() - begun
-        moments, killed, again = random.Random(args.seed), [], 0
+        strips = len(stamps(Path(folder) / "whole"))
+        moments, again = random.Random(args.seed), 0
+        killed: list[dict[str, float]] = []
         out = Path(folder) / "killed"
         seen: dict[str, int] = {}
         while len(killed) < args.kills:
-            # A run whose work is over is begun anew, so that there are as many kills as were asked for.
-            seconds = moments.uniform(0.1 * run_s, 0.6 * run_s)
+            seconds = moments.uniform(0.1 * run_s, run_s)
             killed_now = run_and_kill([*words, str(out / str(again))], seconds)
             now = stamps(out / str(again))
             repeated = [name for name, stamp in seen.items() if now.get(name) != stamp]
@@ -60,9 +61,10 @@ def main() -> int:
                 raise RuntimeError(f"made twice: {repeated}")
             seen = now
             if killed_now:
-                killed.append(seconds)
-                print(f"kill {len(killed)} after {seconds:.2f} s: {len(now)} strips are there", flush=True)
-            else:
+                killed.append({"after_s": round(seconds, 2), "run": again, "strips": len(now)})
+                print(f"kill {len(killed)} after {seconds:.2f} s: {len(now)} of {strips} strips are there", flush=True)
+            if not killed_now or len(now) == strips:
+                # A run whose strips are all there is begun anew: most kills are to fall where there is work to lose.
                 again, seen = again + 1, {}
         for number in range(again + 1):
             run([*words, str(out / str(number))])
@@ -74,7 +76,8 @@ def main() -> int:
         "command": "python benchmarks/scale_kills.py",
         "redline": redline.__version__,
         "environment": fingerprint().to_json(),
-        "killed_after_s": killed,
+        "strips": strips,
+        "kills": killed,
         "uninterrupted_s": run_s,
         "seconds": time.monotonic() - started,
         "runs": again + 1,
