@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,9 @@ _PACKAGES = ("redline", "tensorrt", "tensorrt-bindings", "torch", "torch-tensorr
 
 
 def pytest_sessionstart() -> None:
+    # A shell that runs this in the background lets it ignore Ctrl-C, and each process that a test starts and interrupts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _RESULTS:
         return
     from redline.backends.nvidia import find_gpus
