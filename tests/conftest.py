@@ -24,7 +24,7 @@ _PACKAGES = ("redline", "tensorrt", "tensorrt-bindings", "torch", "torch-tensorr
 
 
 def pytest_sessionstart() -> None:
-    # A shell that runs this in the background lets it ignore Ctrl-C, and each process that a test starts and interrupts.
+    # A shell that runs this in its background lets it ignore Ctrl-C, with each process that a test starts.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if not _RESULTS:
