@@ -275,10 +275,12 @@ def test_a_machine_with_other_software_is_refused(
     assert not (tmp_path / "out").exists()
 
 
-def wait_for(true: Callable[[], bool]) -> None:
-    end_s = time.monotonic() + 60
+def wait_for(true: Callable[[], bool], *, most_s: float = 120, or_else: bool = False) -> None:
+    end_s = time.monotonic() + most_s
     while not true():
-        assert time.monotonic() < end_s
+        if time.monotonic() > end_s:
+            assert or_else
+            return
         time.sleep(0.01)
 
 
@@ -307,21 +309,26 @@ def test_a_machine_that_joins_late(
 
     def wait() -> None:
         begun.set()
-        assert joined.wait(60)
+        assert joined.wait(240)
 
-    told = Once(wait)
+    told, nodes = Once(wait), []
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(
             detect, [SLIDE], [spec(model)], tmp_path, options=many(), listener=told, cluster=cluster.address
         )
-        assert begun.wait(60)
-        node = cluster.add_node(**NODE, env_vars={} if alike else {"PYTHONPATH": str(other_onnxruntime)})
-        wait_for(lambda: len(workers()) == 3)
-        if not alike:
-            wait_for(lambda: len(workers()) == 2)
-        joined.set()
-        assert running.result().good
-    cluster.remove_node(node)
+        try:
+            assert begun.wait(60)
+            nodes.append(cluster.add_node(**NODE, env_vars={} if alike else {"PYTHONPATH": str(other_onnxruntime)}))
+            # One that is left out may come and go between two looks.
+            wait_for(lambda: len(workers()) == 3, most_s=120 if alike else 20, or_else=not alike)
+            if not alike:
+                wait_for(lambda: len(workers()) == 2)
+        finally:
+            joined.set()
+            good = running.result().good
+            for node in nodes:
+                cluster.remove_node(node)
+        assert good
     left = [note for note in told.notes if note.startswith("left out: ") and "onnxruntime is 9.9 there" in note]
     assert len(left) == (0 if alike else 1)
     assert shards(tmp_path / SLIDE.stem) == shards(whole)

@@ -151,8 +151,10 @@ class Refusing(RectangleRunner):
         super().__init__(name)
         self.numbers, self.in_decode, self.seen = numbers, decode, Counter[int]()
         self._ids: dict[int, int] = {}
+        self._kept: list[Any] = []  # so that no other batch gets the identity of one that is gone
 
     def _check(self, value: Any) -> None:
+        self._kept.append(value)
         number = self._ids.setdefault(id(value[0]), len(self._ids))
         self.seen[number] += 1
         if self.numbers is None or number in self.numbers:
