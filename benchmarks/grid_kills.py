@@ -37,7 +37,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         model = redline.export("digits", Path(folder) / "digits.onnx").model.path
         out = Path(folder) / "run.jsonl"
-        words = ["bench", str(model), "-o", str(out), "--backend", "onnxruntime", "--baseline", "onnxruntime-fp32"]
+        words = [
+            "redline",
+            "bench",
+            str(model),
+            "-o",
+            str(out),
+            "--backend",
+            "onnxruntime",
+            "--baseline",
+            "onnxruntime-fp32",
+        ]
         for precision in ("fp32", "fp16", "int8", "int8-dynamic"):
             words += ["--precision", precision]
         words += ["--backend", "openvino", "--precision", "default"]  # five ways to run it, and one for each refusal
@@ -50,7 +60,7 @@ def main() -> int:
             if not done:
                 killed_after_s.append(seconds)
                 print(f"kill {len(killed_after_s)} after {seconds:.1f} s: {count(out)}", flush=True)
-        finished = subprocess.run([sys.executable, "-m", "redline", *words, "--json"], capture_output=True, check=False)
+        finished = subprocess.run([sys.executable, "-m", *words, "--json"], capture_output=True, check=False)
         counted = count(out)
     document = {
         "benchmark": "grid_kills",
@@ -69,13 +79,13 @@ def main() -> int:
 
 
 def run_and_kill(words: list[str], seconds: float) -> bool:
-    """Start it, kill it after so many seconds; False where it finished before.
+    """Start the module ``words[0]``, kill it after so many seconds; False where it finished before.
 
     Raises:
         RuntimeError: it ended with an error.
     """
     process = subprocess.Popen(
-        [sys.executable, "-m", "redline", *words, "--quiet"],
+        [sys.executable, "-m", *words, "--quiet"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -10,15 +10,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+
+from grid_kills import run_and_kill
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -42,8 +41,8 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         model = args.model or make_model(Path(folder) / "spots.onnx")
-        words = [str(SLIDE), "--models", str(model), "--overlap", args.overlap, "--strip-windows", "8", "--no-tissue"]
-        words += ["--format", FORMATS, "--quiet", "--resume", "--out"]
+        words = ["scale", "detect", str(SLIDE), "--models", str(model), "--overlap", args.overlap]
+        words += ["--strip-windows", "8", "--no-tissue", "--format", FORMATS, "--resume", "--out"]
         begun = time.monotonic()
         run([*words, f"{folder}/whole"])
         run_s = time.monotonic() - begun
@@ -53,7 +52,7 @@ def main() -> int:
         out = Path(folder) / "killed"
         seen: dict[str, int] = {}
         while len(killed) < args.kills:
-            seconds = moments.uniform(0.1 * run_s, run_s)
+            seconds = moments.uniform(0.05, 0.5) * run_s  # the strips are made in the first part of a run
             killed_now = run_and_kill([*words, str(out / str(again))], seconds)
             now = stamps(out / str(again))
             repeated = [name for name, stamp in seen.items() if now.get(name) != stamp]
@@ -98,26 +97,9 @@ def make_model(path: Path) -> Path:
 
 
 def run(words: list[str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "scale", "detect", *words], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-m", *words, "--quiet"], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"it ended with exit code {done.returncode}: {done.stderr.strip()}")
-
-
-def run_and_kill(words: list[str], seconds: float) -> bool:
-    """Start it, kill it after so many seconds; False where it finished before."""
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-m", "scale", "detect", *words], start_new_session=True, **quiet)
-    try:
-        process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return True
-    if process.returncode:
-        raise RuntimeError(f"it ended with exit code {process.returncode}")
-    return False
 
 
 def stamps(out: Path) -> dict[str, int]:

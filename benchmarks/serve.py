@@ -205,16 +205,17 @@ def one_model(name: str, args: argparse.Namespace, folder: Path) -> dict[str, An
     }
 
 
-def summarize(windows: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    base = windows[BASE]
+def summarize(windows: dict[str, list[dict[str, float]]], base: str = BASE) -> dict[str, dict[str, float]]:
+    """Medians of each way's windows, and of their ratios to the base's window of the same round."""
     return {
         name: {
-            "rps": median(w["rps"] for w in found),
-            "rps_ratio": median(w["rps"] / b["rps"] for w, b in zip(found, base, strict=True)),
-            "cpu_ms": median(w["cpu_ms"] for w in found),
-            "cpu_ratio": median(w["cpu_ms"] / b["cpu_ms"] for w, b in zip(found, base, strict=True)),
-            "p50_ms": median(w["p50_ms"] for w in found),
-            "p99_ms": median(w["p99_ms"] for w in found),
+            **{figure: median(w[figure] for w in found) for figure in ("rps", "cpu_ms", "p50_ms", "p99_ms")},
+            **{
+                f"{figure.partition('_')[0]}_ratio": median(
+                    w[figure] / b[figure] for w, b in zip(found, windows[base], strict=True)
+                )
+                for figure in ("rps", "cpu_ms", "p50_ms")
+            },
             "bad": sum(w["bad"] for w in found),
         }
         for name, found in windows.items()

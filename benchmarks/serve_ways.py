@@ -16,7 +16,6 @@ import random
 import sys
 import tempfile
 from pathlib import Path
-from statistics import median
 
 import serve as bench
 
@@ -68,7 +67,7 @@ def main() -> int:
                 for _ in range(args.rounds):
                     for server in order.sample(servers, len(servers)):
                         found[server.name].append(bench.window(server, body, args.seconds, cores, folder))
-                for name, told in summarize(found).items():
+                for name, told in bench.summarize(found, DEFAULT).items():
                     print(
                         f"{clients} clients  {name:38} {told['rps']:6.1f}/s x{told['rps_ratio']:.2f}  "
                         f"p50 {told['p50_ms']:.1f} ms x{told['p50_ratio']:.2f}  p99 {told['p99_ms']:.1f} ms"
@@ -76,7 +75,7 @@ def main() -> int:
         finally:
             for server in servers:
                 server.stop()
-    summary = {clients: summarize(found) for clients, found in windows.items()}
+    summary = {clients: bench.summarize(found, DEFAULT) for clients, found in windows.items()}
     if args.out:
         write_whole(args.out, json.dumps({**document, "windows": windows, "summary": summary}, indent=1) + "\n")
     return 0
@@ -86,21 +85,6 @@ def make_server(name: str, options: list[str], model: Path) -> bench.Server:
     port = bench.free_port()
     command = [sys.executable, "-m", "redline", "serve", f"m={model}", "--quiet", "--port", str(port), *options]
     return bench.Server(name, command, port, "/v2/health/ready", {"binary": "/v2/models/m/infer"})
-
-
-def summarize(windows: dict[str, list[dict[str, float]]]) -> dict[str, dict[str, float]]:
-    base = windows[DEFAULT]
-    return {
-        name: {
-            "rps": median(w["rps"] for w in found),
-            "rps_ratio": median(w["rps"] / b["rps"] for w, b in zip(found, base, strict=True)),
-            "p50_ms": median(w["p50_ms"] for w in found),
-            "p50_ratio": median(w["p50_ms"] / b["p50_ms"] for w, b in zip(found, base, strict=True)),
-            "p99_ms": median(w["p99_ms"] for w in found),
-            "bad": sum(w["bad"] for w in found),
-        }
-        for name, found in windows.items()
-    }
 
 
 if __name__ == "__main__":
