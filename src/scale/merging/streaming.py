@@ -43,6 +43,7 @@ class Merger:
         self._settings = MergeSettings() if settings is None else settings
         self._context = Context(kernels=kernels or best_kernels(), ownership=ownership)
         self._held = Found.empty()
+        self._groups = np.zeros(0, np.int64)
         self._top_y0 = -math.inf
 
     @property
@@ -73,24 +74,29 @@ class Merger:
             )
         self._top_y0 = max(self._top_y0, next_top_y0)
         everything = Found.concatenate([self._held, found])
-        done = self._finished(everything)
-        self._held = everything.take(~done)
+        groups, done = self._grouped(everything)
+        self._held, self._groups = everything.take(~done), groups[~done]
         return merge_checked(everything.take(done), self._method, self._settings, self._context)
 
     def finish(self) -> Found:
         """The rest, after the last row; the next row may be of another slide."""
         rest, self._held, self._top_y0 = self._held, Found.empty(), -math.inf
+        self._groups = np.zeros(0, np.int64)
         return merge_checked(rest, self._method, self._settings, self._context)
 
-    def _finished(self, found: Found) -> Array:
-        """What is in no group with a detection that reaches down to the next row."""
-        done = np.ones(len(found), bool)
+    def _grouped(self, found: Found) -> tuple[Array, Array]:
+        """A label for each detection, and what is in no group with one that reaches down to the next row.
+
+        Labels of what is finished mean nothing.
+        """
+        labels, done = np.arange(len(found)), np.ones(len(found), bool)
         for index, members, one in classes_of(found):
             settings = settings_of(self._settings, index)
             bottoms = one.detections.boxes[:, 3] + reach_px(self._method, settings)
             open_ = bottoms >= self._top_y0
             if open_.any():
-                groups = dependent_groups(one, self._method, settings, self._context.kernels)
-                open_ = np.isin(groups, groups[open_])
-            done[members] = ~open_
-        return done
+                known = self._groups[members[members < len(self._groups)]]
+                groups = dependent_groups(one, known, self._method, settings, self._context.kernels)
+                labels[members] = members[groups]
+                done[members] = ~np.isin(groups, groups[open_])
+        return labels, done

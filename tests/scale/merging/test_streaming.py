@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.scale.merging.scenes import content, found_of, grid_of, slides, with_outlines
 
 from redline.core.errors import DataError, InputError
+from redline.core.tensor import Array
 from scale.merging import METHODS, RIGHT, Found, Merger, MergeSettings, Method, merge
 from scale.merging.nms_numpy import NumpyKernels
 from scale.regions.grid import Grid
@@ -96,3 +97,31 @@ def test_what_is_wrong_is_told_at_the_row_where_it_comes() -> None:
     with pytest.raises(InputError, match="no merge method"):
         Merger(method="sum")  # type: ignore[arg-type]
     assert len(Merger(method="owner", grid=grid_of(175, 25)).finish()) == 0
+
+
+class CountingKernels(NumpyKernels):
+    """Notes how many boxes were compared with others."""
+
+    def __init__(self) -> None:
+        self.compared: list[int] = []
+
+    def touching(self, a: Array, b: Array, *, reach_px: float = 0.0) -> tuple[Array, Array]:
+        self.compared.append(max(len(a), len(b)))
+        return super().touching(a, b, reach_px=reach_px)
+
+
+@pytest.mark.parametrize("method", ["drop-cut", "nms", "union"])
+def test_what_is_held_of_a_crowd_is_not_compared_again_with_every_row(method: Method) -> None:
+    """Each box overlaps the one before, so that all of the slide is one group until its end."""
+    rows = [
+        found_of(*(([0, y, 20, y + 20], 0.5 + y / 1e5, 0, y, 0) for y in (top, top + 8))) for top in range(0, 800, 16)
+    ]
+    kernels = CountingKernels()
+    merger = Merger(method=method, kernels=kernels)
+    parts = []
+    for n, row in enumerate(rows, start=1):
+        parts.append(merger.add(row, 16.0 * n))
+        assert merger.held == 2 * n
+    assert max(kernels.compared) <= 2 + 2
+    parts.append(merger.finish())
+    assert content(Found.concatenate(parts)) == content(merge(Found.concatenate(rows), method=method, kernels=KERNELS))
