@@ -21,7 +21,7 @@ from redline.commands.export_triton import export_triton
 from redline.core.artifact import Engine, Layers, Step
 from redline.core.errors import InputError
 from redline.core.files import sha256_of
-from redline.core.preprocess import Preprocess, Usage
+from redline.core.preprocess import Detection, Preprocess, Usage
 from redline.core.tensor import Signature, TensorSpec
 from redline.deployment.repository import models_in
 from redline.formats.onnx_file import read_onnx, save_proto
@@ -219,6 +219,15 @@ def test_the_folder_of_a_tune(tmp_path: Path, where: Callable[[Path], Path]) -> 
     export_triton(where(tuned(tmp_path)), tmp_path / "r")
     assert models_in(tmp_path / "r") == {"My-tune": [1]}
     assert (tmp_path / "r/My-tune/labels.txt").read_text().splitlines() == list(NAMES)
+
+
+def test_a_tuned_detector_stays_one(tmp_path: Path) -> None:
+    best = tuned(tmp_path)
+    detection = Detection(task="detect", head="v8", stride=8)
+    named(best / "model.onnx", Usage(detection=detection))
+    export_triton(best, tmp_path / "r")
+    usage = Usage.from_json(json.loads((tmp_path / "r/My-tune/1/redline.json").read_text())["usage"])
+    assert usage == Usage(preprocess=Preprocess(height_px=16, width_px=16), class_names=NAMES, detection=detection)
 
 
 def test_an_engine_of_a_tune_gives_way_to_the_file_beside_it(tmp_path: Path) -> None:

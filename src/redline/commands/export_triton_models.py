@@ -171,7 +171,7 @@ def _find_tuned(path: Path) -> _Found:
         manifest = json.loads((folder / MANIFEST).read_text())
         engine, model, torch = manifest["engine"], manifest["model"], manifest["torch"]
         preprocess = Preprocess.from_json(manifest["preprocess"]) if manifest["preprocess"] else None
-        usage = Usage(preprocess=preprocess, class_names=tuple(manifest["class_names"] or ()))
+        class_names = tuple(manifest["class_names"] or ())
     except (ValueError, KeyError, TypeError) as error:
         told = f"{type(error).__name__}: {error}"
         raise ArtifactError(f"{folder / MANIFEST} is not a manifest of redline tune ({told})") from error
@@ -182,6 +182,8 @@ def _find_tuned(path: Path) -> _Found:
         )
     found = _find_tuned_file(folder, engine, model)
     tuned = folder.resolve().parent if folder.name == "best" else folder.resolve()
+    # What a detector's outputs mean is said by its file alone.
+    usage = replace(found.usage, preprocess=preprocess, class_names=class_names)
     return replace(found, name=_as_name(tuned.name), usage=usage)
 
 
