@@ -56,7 +56,13 @@ def detect_command(
         bool, typer.Option("--fallback/--no-fallback", help="May another file answer where an engine does not work?")
     ] = True,
     batch: Annotated[int | None, typer.Option(min=1, help="Most windows in one call; else the model's.")] = None,
-    threads: Annotated[int, typer.Option(min=0, help="Of runtimes on the CPU; 0 lets them choose.")] = 0,
+    threads: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Of runtimes on the CPU; 0 lets them choose. With --cluster N puts a worker on every N cores, 0 on all.",
+        ),
+    ] = 0,
     readers: Annotated[int, typer.Option(min=0, help="Threads that read; 0 for one a core.")] = 0,
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS|local", help="Spread the work over a Ray cluster.")
