@@ -60,7 +60,7 @@ def detect_command(
         int,
         typer.Option(
             min=0,
-            help="Of runtimes on the CPU; 0 lets them choose. With --cluster N puts a worker on every N cores, 0 on all.",
+            help="Of runtimes on the CPU; 0 lets them choose. With --cluster: a worker on every N cores; 0 on all.",
         ),
     ] = 0,
     readers: Annotated[int, typer.Option(min=0, help="Threads that read; 0 for one a core.")] = 0,
