@@ -142,8 +142,8 @@ def test_letterbox_keeps_all_of_the_image_and_fills_with_gray():
 def test_letterbox_gives_what_a_detector_prepares():
     pytest.importorskip("cv2")
     from redline.core.preprocess import Usage
-    from redline.detection.detector import letterbox_preprocess
     from redline.detection.letterbox import batch_of
+    from redline.detection.preparing import letterbox_preprocess
 
     image = Image.effect_noise((57, 91), 80).convert("RGB")
     usage = Usage(preprocess=letterbox_preprocess(64, 96))

@@ -9,7 +9,8 @@ from redline.commands.sessions import open_onnx
 from redline.core.errors import InputError
 from redline.core.preprocess import Detection, Preprocess, Usage
 from redline.core.tensor import Signature, TensorSpec
-from redline.detection.detector import Detector, letterbox_preprocess
+from redline.detection.detector import Detector
+from redline.detection.preparing import letterbox_preprocess
 from redline.formats.onnx_file import read_onnx
 
 USAGE = Usage(preprocess=letterbox_preprocess(64, 64), class_names=NAMES, detection=Detection())

@@ -12,7 +12,7 @@ from tests.serving.fakes import Shelf
 
 from redline.core.preprocess import Detection
 from redline.core.tensor import Array, Signature, TensorSpec
-from redline.detection.detector import letterbox_preprocess
+from redline.detection.preparing import letterbox_preprocess
 from redline.serving.models import Loaded
 
 SIDE_PX = 64

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +124,20 @@ def pinned_array(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """A page-locked array, uninitialized, that frees itself."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
     return PinnedMemory(size).view(0, shape, dtype)
+
+
+def lock_pages(array: Array) -> Callable[[], None] | None:
+    """Page-lock the memory of a contiguous array where it is; what unlocks it, or None where CUDA refuses."""
+    pointer = array.ctypes.data
+    (code,) = runtime.cudaHostRegister(pointer, array.nbytes, runtime.cudaHostRegisterPortable)
+    if int(code) != 0:
+        runtime.cudaGetLastError()
+        return None
+
+    def unlock() -> None:
+        runtime.cudaHostUnregister(pointer)
+
+    return unlock
 
 
 class Stream:

@@ -11,12 +11,12 @@ from typing import Any, Self
 import redline.data
 from redline.commands.bench_workshop import Workshop
 from redline.core.errors import InputError, RedlineError
+from redline.core.shared_arrays import SharedBatches
 from redline.core.tensor import Array
 from redline.data.images import infer_preprocess
 from redline.data.loaders import RealLoader, dummy_batches
 from redline.grid.cells import Group
 from redline.grid.config import GridConfig
-from redline.measurement.shared_arrays import SharedBatches
 
 #: The key of the batches to verify on.
 VERIFICATION = "verification"

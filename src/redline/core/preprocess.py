@@ -12,7 +12,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 DetectionTask = Literal["detect", "segment"]
-DetectionHead = Literal["v5", "v8", "end2end"]
+DetectionHead = Literal["v5", "v8", "end2end", "best"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,8 @@ class Detection:
     Attributes:
         task: ``detect`` gives boxes, ``segment`` boxes with masks.
         head: ``v5`` has an objectness beside the classes, ``v8`` (also YOLOv9, 11 and 12) has none, ``end2end``
-            (YOLOv10, YOLO26) gives finished boxes; None where only the shapes of the outputs tell.
+            (YOLOv10, YOLO26) gives finished boxes, ``best`` has one score and the number of its class in place of all
+            classes' scores, and is never told by shapes; None where only the shapes of the outputs tell.
         stride: The coarsest of its grids, in pixels of the input; None where nobody said.
     """
 

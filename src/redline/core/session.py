@@ -6,7 +6,7 @@ and no code.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -141,4 +141,18 @@ class SupportsInputBuffers(Protocol):
 
     def allocate_inputs(self, batch: int) -> dict[str, Array]:
         """Arrays for one batch, uninitialized; from any thread."""
+        ...
+
+
+@runtime_checkable
+class SupportsPageLocking(Protocol):
+    """A session that takes inputs fastest from page-locked memory, and can lock memory of others' making."""
+
+    def lock_pages(self, array: Array) -> Callable[[], None] | None:
+        """Lock the pages of an array where they are; from any thread.
+
+        Returns:
+            What unlocks them, to be called before the memory goes; None where the system refuses, so that inputs in it
+            are copied once more.
+        """
         ...

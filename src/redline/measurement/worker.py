@@ -27,10 +27,10 @@ from redline.core.artifact import Argument
 from redline.core.errors import MissingDependencyError, WorkerError
 from redline.core.processes import end_with_parent
 from redline.core.session import Session, SupportsAllocatorPeak, SupportsDeviceTiming
+from redline.core.shared_arrays import open_shared
 from redline.core.tensor import Array, Signature
 from redline.measurement.latency import Loader, WarmUp, time_calls, time_pipeline, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
-from redline.measurement.shared_arrays import open_shared
 
 _KEY_VARIABLE = "REDLINE_WORKER_KEY"
 # Nobody's fault and the same for whoever comes next, so that going on would only make a list of failures.
@@ -86,7 +86,7 @@ class Worker:
         Raises:
             WorkerError: it died, hung or could not load; the message has the reason.
         """
-        self._child = _Child(source, timeout_s)
+        self._child = ChildProcess(source, timeout_s=timeout_s)
         self._on_gpu = cuda_device is not None
         self._watch = MemoryWatch(self._child.pid, cuda_device=cuda_device)
         self._noting_peak: Callable[[], AbstractContextManager[None]] = self._watch.noting_peak
@@ -195,17 +195,24 @@ def call_in_fresh_process(source: Source, *, timeout_s: float) -> Any:
         WorkerMemoryError: it wanted more memory than there is.
         OSError: the disk is full.
     """
-    child = _Child(source, timeout_s)
-    try:
+    with ChildProcess(source, timeout_s=timeout_s) as child:
         return child.ask("invoke", source.factory, dict(source.arguments))
-    finally:
-        child.close()
 
 
-class _Child:
-    """The parent's end of one worker process."""
+class ChildProcess:
+    """A process that calls functions for this one, one at a time; it ends with the thread that started it.
 
-    def __init__(self, source: Source, timeout_s: float) -> None:
+    Attributes:
+        timeout_s: How long a call may take before the process is stopped; can be set.
+    """
+
+    def __init__(self, source: Source | None = None, *, timeout_s: float) -> None:
+        """Start it, with the environment and interpreter of a source.
+
+        Raises:
+            WorkerError: it did not start.
+        """
+        source = source or Source(factory="", arguments={})
         self.timeout_s = timeout_s
         self._stopped: str | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
@@ -217,9 +224,19 @@ class _Child:
 
     @property
     def pid(self) -> int:
+        """Of the process."""
         return self._process.pid
 
+    def invoke(self, function: str, **arguments: object) -> Any:
+        """Call ``"module:function"`` in the process, with what can be pickled; its answer likewise.
+
+        Raises:
+            WorkerError: the function raised, the process died, or took longer than ``timeout_s``.
+        """
+        return self.ask("invoke", function, arguments)
+
     def ask(self, command: str, *arguments: object) -> Any:
+        """Have a command of the process's own answered, as :meth:`invoke`."""
         if self._stopped:
             raise WorkerTimeoutError(self._stopped)
         try:
@@ -233,7 +250,14 @@ class _Child:
             raise self._death() from error
         return _value(outcome, value)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
+        """End the process."""
         with contextlib.suppress(OSError):
             self._connection.close()
         if self._process.poll() is None:

@@ -140,6 +140,18 @@ class CudaSession:
             for spec in self.signature.inputs
         }
 
+    def lock_pages(self, array: Array) -> Callable[[], None] | None:
+        """Page-lock an array that others made, as one shared with another process; None where CUDA refuses."""
+        cudart: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
+        pointer = array.ctypes.data
+        if int(cudart.cudaHostRegister(pointer, array.nbytes, 0)) != 0:
+            return None
+
+        def unlock() -> None:
+            cudart.cudaHostUnregister(pointer)
+
+        return unlock
+
     def close(self) -> None:
         """Free the module and the GPU's memory; again does nothing."""
         if self._run is None:

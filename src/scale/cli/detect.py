@@ -63,7 +63,10 @@ def detect_command(
             help="Of runtimes on the CPU; 0 lets them choose. With --cluster: a worker on every N cores; 0 on all.",
         ),
     ] = 0,
-    readers: Annotated[int, typer.Option(min=0, help="Threads that read; 0 for one a core.")] = 0,
+    readers: Annotated[int, typer.Option(min=0, help="How many read at once; 0 for one a core.")] = 0,
+    reading: Annotated[
+        str, typer.Option(help="By threads, or by processes, which keep a GPU busy; auto chooses.")
+    ] = "auto",
     cluster: Annotated[
         str | None, typer.Option(metavar="ADDRESS|local", help="Spread the work over a Ray cluster.")
     ] = None,
@@ -82,7 +85,7 @@ def detect_command(
     from scale.pipeline.detect import detect
     from scale.pipeline.options import DetectOptions
     from scale.pipeline.plan import PlanOptions
-    from scale.pipeline.run import RunOptions
+    from scale.pipeline.run_options import RunOptions
 
     options = DetectOptions(
         plan=PlanOptions(overlap=parse_overlap(overlap), mpp=mpp, pyramid=pyramid, strip_windows=strip_windows),
@@ -92,7 +95,7 @@ def detect_command(
         formats=tuple(dict.fromkeys(part.strip() for part in formats.split(",") if part.strip())),
         resume=resume,
         fresh=fresh,
-        run=RunOptions(readers=readers),
+        run=RunOptions(readers=readers, reading=reading),  # type: ignore[arg-type]
     )
     specs = models_of(models or [], config, window_px=window, confidence=confidence, batch=batch)
     with progress(quiet=quiet) as bar:

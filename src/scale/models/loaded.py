@@ -132,7 +132,7 @@ def _usage_for(spec: ModelSpec, usage: Usage, session: Session) -> Usage:
     Raises:
         InputError: the model is fixed at another size.
     """
-    from redline.detection.detector import input_sizes, letterbox_preprocess
+    from redline.detection.preparing import input_sizes, letterbox_preprocess
 
     sizes = input_sizes(session.signature.inputs[0]) if session.signature.inputs else ()
     fixed = tuple(size for size in sizes if isinstance(size, int))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from scale.merging.found import Found
 from scale.pipeline.channels import Permits
 from scale.pipeline.plan import Group, Layout, Plan, Strip, reading_order
 from scale.pipeline.runners import Sealed
+
+# So many windows that follow each other are read by one process: fewer share fewer tiles, more take longer to come.
+_RUN_WINDOWS = 192
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +89,7 @@ class StripState:
             self._missing -= 1
             return None if self._missing else self._result()
 
-    def fail(self, position: int, stage: str, error: BaseException, *, member: int | None = None) -> None:
+    def fail(self, position: int, stage: str, reason: str, *, member: int | None = None) -> None:
         """Say that a window of the strip is missing, for one model of the group or for all."""
         models = self._names if member is None else (self._names[member],)
         failure = Failure(
@@ -94,7 +99,7 @@ class StripState:
             window_px=self.group.window_px,
             models=models,
             stage=stage,
-            reason=f"{type(error).__name__}: {' '.join(str(error).split())}",
+            reason=reason,
         )
         with self._lock:
             self._failures[position, "".join(models)] = failure
@@ -124,6 +129,11 @@ class Batch:
         self._awaited = self.count
         self._uses = len(state.group.models)
 
+    def place_of(self, slot: int) -> tuple[int, int]:
+        """Left and upper edge of one of its windows in level-0 pixels."""
+        grid, strip, position = self.state.layout.grid, self.state.strip, self.start + slot
+        return grid.columns_x0[int(strip.columns[position])], grid.rows_y0[int(strip.rows[position])]
+
     def arrived(self) -> bool:
         """Count one window as read or given up; True with the last."""
         with self._lock:
@@ -152,6 +162,29 @@ class Place:
     y0: int
 
 
+class _Strips:
+    """The strips that have begun, and the batches that may exist at one time."""
+
+    def __init__(self, plan: Plan, strips: Sequence[Strip], permits: Permits) -> None:
+        self._plan, self._strips, self._permits = plan, strips, permits
+        self._lock = threading.Lock()
+        self._states: dict[int, tuple[StripState, int]] = {}
+
+    def begin(self, owner: int, start: int) -> Batch | None:
+        """The batch of a strip that begins at that window, with a permit; None where everything was stopped."""
+        if not self._permits.acquire():
+            return None
+        strip = self._strips[owner]
+        with self._lock:
+            if owner not in self._states:
+                self._states[owner] = (StripState(self._plan, strip), 0)
+            state, begun = self._states.pop(owner)
+            batch = Batch(state, start, self._permits)
+            if begun + batch.count < len(strip):
+                self._states[owner] = (state, begun + batch.count)
+        return batch
+
+
 class Feed:
     """Hands out the windows of some strips in the order of reading, from any thread.
 
@@ -160,12 +193,12 @@ class Feed:
     """
 
     def __init__(self, plan: Plan, strips: Sequence[Strip], permits: Permits) -> None:
-        self._plan, self._strips, self._permits = plan, strips, permits
+        self._plan, self._strips = plan, strips
+        self._begun = _Strips(plan, strips, permits)
         self._owner, self._within = reading_order(plan, strips)
         self._next = 0
         self._lock = threading.Lock()
         self._open: dict[int, Batch] = {}
-        self._states: dict[int, StripState] = {}
 
     def next(self) -> Place | None:
         """The next window; None where there is none, or everything was stopped."""
@@ -174,23 +207,51 @@ class Feed:
                 return None
             owner, within = int(self._owner[self._next]), int(self._within[self._next])
             slot = within % self._plan.group_of(self._strips[owner]).batch
-            if slot == 0 and not self._begin(owner, within):
-                return None
+            if slot == 0:
+                begun = self._begun.begin(owner, within)
+                if begun is None:
+                    return None
+                self._open[owner] = begun
             self._next += 1
             batch = self._open[owner]
             if slot == batch.count - 1:
                 del self._open[owner]
-        grid, strip = batch.state.layout.grid, batch.state.strip
-        x0, y0 = grid.columns_x0[int(strip.columns[within])], grid.rows_y0[int(strip.rows[within])]
+        x0, y0 = batch.place_of(slot)
         return Place(batch=batch, slot=slot, x0=x0, y0=y0)
 
-    def _begin(self, owner: int, within: int) -> bool:
-        if not self._permits.acquire():
-            return False
-        strip = self._strips[owner]
-        state = self._states.pop(owner, None) or StripState(self._plan, strip)
-        batch = Batch(state, within, self._permits)
-        self._open[owner] = batch
-        if within + batch.count < len(strip):
-            self._states[owner] = state
-        return True
+
+class BatchFeed:
+    """Hands out whole batches of some strips in the order of reading, from any thread.
+
+    A taker is given some that follow each other, since these lie side by side on the slide and share its tiles. It
+    begins each when it comes to it, with one of ``permits``, so that a batch that has begun waits for nobody else.
+    """
+
+    def __init__(self, plan: Plan, strips: Sequence[Strip], permits: Permits, *, takers: int) -> None:
+        self._begun = _Strips(plan, strips, permits)
+        owner, within = reading_order(plan, strips)
+        batch = np.array([plan.group_of(strip).batch for strip in strips], np.int64)
+        first = within % batch[owner] == 0 if len(owner) else np.zeros(0, np.bool_)
+        self._starts = list(zip(owner[first].tolist(), within[first].tolist(), strict=True))
+        self._most = max(1, _RUN_WINDOWS // int(batch.max(initial=1)))
+        self._takers = takers
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def batches(self) -> Iterator[Batch]:
+        """The batches of one taker, until none is left or everything was stopped."""
+        while run := self._run():
+            for owner, start in run:
+                batch = self._begun.begin(owner, start)
+                if batch is None:
+                    return
+                yield batch
+
+    def _run(self) -> list[tuple[int, int]]:
+        with self._lock:
+            left = len(self._starts) - self._next
+            # Towards the end less and less, so that all takers end at about the same time.
+            count = max(1, min(self._most, left // (2 * self._takers)))
+            run = self._starts[self._next : self._next + count]
+            self._next += len(run)
+        return run

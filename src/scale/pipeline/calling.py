@@ -11,7 +11,7 @@ from typing import Any
 from redline.core.errors import DataError, RedlineError
 from scale.pipeline.batches import Batch
 from scale.pipeline.channels import Channel
-from scale.pipeline.retrying import FailedError, retried
+from scale.pipeline.retrying import FailedError, reason_of, retried
 from scale.pipeline.runners import Overlapping, Runner
 from scale.pipeline.timing import StageClock
 
@@ -96,7 +96,7 @@ class Caller:
             if not self._answered and self._refused >= _PATIENCE:
                 raise self._refusal(failed.error) from failed.error
             for slot in range(batch.count):
-                batch.state.fail(batch.start + slot, "infer", failed.error, member=member)
+                batch.state.fail(batch.start + slot, "infer", reason_of(failed.error), member=member)
         self._hand_on(item, outputs)
 
     def _overlap(self, runner: Overlapping, first: Item) -> None:

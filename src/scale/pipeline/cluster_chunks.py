@@ -11,6 +11,7 @@ from redline.core.errors import WorkerError
 from scale.merging.found import Found
 from scale.pipeline.batches import StripResult, StripState
 from scale.pipeline.plan import Plan, Strip, reading_order
+from scale.pipeline.retrying import reason_of
 
 # So that workers end together: each gets about so many pieces of a slide …
 _PIECES = 4
@@ -68,7 +69,7 @@ def missing(plan: Plan, strip: int, reason: str) -> StripResult:
     """The result of a strip that nobody could do: every window is told as missing."""
     state = StripState(plan, plan.strips[strip])
     for position in range(len(state.strip)):
-        state.fail(position, "worker", WorkerError(reason))
+        state.fail(position, "worker", reason_of(WorkerError(reason)))
     result = None
     for member in range(len(state.group.models)):
         for start in range(0, len(state.strip), state.group.batch):

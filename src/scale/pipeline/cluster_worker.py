@@ -21,7 +21,9 @@ from scale.pipeline.batches import StripResult
 from scale.pipeline.cluster_likeness import processor, software
 from scale.pipeline.models import Pace, calibrate, open_runners
 from scale.pipeline.plan import ModelShape, Plan
-from scale.pipeline.run import RunOptions, run_strips
+from scale.pipeline.reader_pool import ReaderPool, reader_pool
+from scale.pipeline.run import run_strips
+from scale.pipeline.run_options import RunOptions
 from scale.pipeline.runners import ModelInfo, Runner
 from scale.pipeline.shards import differences
 from scale.pipeline.slide_job import slide_identity
@@ -120,6 +122,7 @@ class Worker:
         self._runners: tuple[Runner, ...] = ()
         self._run = RunOptions()
         self._reader: Reader = "auto"
+        self._pool: ReaderPool | None = None
         self._slide: _Opened | None = None
 
     def software(self) -> dict[str, str]:
@@ -149,6 +152,7 @@ class Worker:
                     opened=opened.append,
                 )
             )
+        self._pool = self._stack.enter_context(reader_pool(self._run, self._runners))
         return Ready(
             models=tuple(FarModel(info=runner.info, shape=runner.shape) for runner in self._runners),
             paces=calibrate(self._runners),
@@ -172,7 +176,9 @@ class Worker:
         opened, clock = self._opened(work), StageClock()
         chosen = [work.plan.strips[strip] for strip in strips]
         before = opened.cache.stats()
-        found = run_strips(opened.slide, work.plan, chosen, self._runners, options=self._run, clock=clock)
+        found = run_strips(
+            opened.slide, work.plan, chosen, self._runners, options=self._run, clock=clock, pool=self._pool
+        )
         with closing(found):
             results = tuple(sorted(found, key=lambda result: result.strip))
         after = opened.cache.stats()

@@ -22,6 +22,7 @@ from scale.models.spec import ModelSpec
 from scale.pipeline.finish import merge_settings
 from scale.pipeline.models import calibrate, open_runners
 from scale.pipeline.options import DetectOptions
+from scale.pipeline.reader_pool import reader_pool
 from scale.pipeline.reports import Listener, SlideReport
 from scale.pipeline.run import run_strips
 from scale.pipeline.shards import HeldRunError
@@ -137,8 +138,8 @@ def _bench_here(
         for note in model.notes:
             listener.note(note)
 
-    with open_runners(models, opened=tell, **how) as runners:
-        search = partial(run_strips, runners=runners, options=options.run)
+    with open_runners(models, opened=tell, **how) as runners, reader_pool(options.run, runners) as pool:
+        search = partial(run_strips, runners=runners, options=options.run, pool=pool)
         paces = calibrate(runners)
         yield Bench(runners=runners, paces=paces, options=options, listener=listener, search=search)
 

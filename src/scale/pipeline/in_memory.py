@@ -18,7 +18,9 @@ from scale.models.spec import Postprocessing
 from scale.pipeline.batches import Failure, StripResult
 from scale.pipeline.finish import ClassTable, MergeOptions, finished, merge_settings
 from scale.pipeline.plan import Plan, PlanOptions, SlideShape, make_plan
-from scale.pipeline.run import RunOptions, run_strips
+from scale.pipeline.reader_pool import reader_pool
+from scale.pipeline.run import run_strips
+from scale.pipeline.run_options import RunOptions
 from scale.pipeline.runners import ModelInfo, Runner
 from scale.pipeline.timing import StageClock, Timing
 from scale.regions.grid import Region
@@ -34,7 +36,7 @@ class Search:
         tissue: Leave windows out in which there is no tissue.
         method: Of merging.
         postprocess: Settings by class.
-        readers: Threads that read.
+        readers: How many read at once.
         together: Search all regions at once, or one after the other.
     """
 
@@ -61,17 +63,19 @@ def search(slide: Slide, regions: Sequence[Region], runners: Sequence[Runner], h
     seen = dict.fromkeys((runner.info.name for runner in runners), 0)
     failures: list[Failure] = []
     done: list[tuple[Plan, dict[int, StripResult]]] = []
-    for some in [list(regions)] if how.together else [[region] for region in regions]:
-        plan = _plan(slide, some, runners, how)
-        results: dict[int, StripResult] = {}
-        run = RunOptions(readers=how.readers)
-        with closing(run_strips(slide, plan, plan.strips, runners, options=run, clock=clock)) as found:
-            for result in found:
-                results[result.strip] = result
-        done.append((plan, results))
-        failures += [failure for index in sorted(results) for failure in results[index].failures]
-        for name, count in plan.inferences_of().items():
-            seen[name] += count
+    run = RunOptions(readers=how.readers)
+    with reader_pool(run, runners) as pool:
+        for some in [list(regions)] if how.together else [[region] for region in regions]:
+            plan = _plan(slide, some, runners, how)
+            results: dict[int, StripResult] = {}
+            running = run_strips(slide, plan, plan.strips, runners, options=run, clock=clock, pool=pool)
+            with closing(running) as found:
+                for result in found:
+                    results[result.strip] = result
+            done.append((plan, results))
+            failures += [failure for index in sorted(results) for failure in results[index].failures]
+            for name, count in plan.inferences_of().items():
+                seen[name] += count
     predictions = _predictions(done, [runner.info for runner in runners], how, clock)
     return Searched(predictions=predictions, failures=tuple(failures), timing=clock.report(seen))
 

@@ -11,7 +11,7 @@ from scale.merging.settings import MergeSettings, Method, check_method
 from scale.outputs import FORMATS
 from scale.pipeline.finish import MergeOptions
 from scale.pipeline.plan import PlanOptions
-from scale.pipeline.run import RunOptions
+from scale.pipeline.run_options import RunOptions
 from scale.slides.opening import Reader
 
 DEFAULT_FORMATS = ("geojson", "parquet")

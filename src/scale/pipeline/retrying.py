@@ -18,6 +18,15 @@ class FailedError(Exception):
         self.stage, self.error = stage, error
 
 
+def reason_of(error: BaseException) -> str:
+    """What went wrong, in one line.
+
+    >>> reason_of(ValueError("no such tile"))
+    'ValueError: no such tile'
+    """
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
 def retried(stage: str, retries: int, call: Callable[[], Result]) -> Result:
     """What ``call`` gives, tried again so many times.
 

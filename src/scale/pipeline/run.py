@@ -1,4 +1,4 @@
-"""Strips through the models: threads that read, one thread for each model, threads that decode, bounded in between.
+"""Strips through the models: readers, one thread for each model, threads that decode, bounded in between.
 
 Readers put windows straight into the batches that the models are called with, so that a model thread does nothing but
 call its model. How many batches exist at one time is fixed, whatever the slide's size.
@@ -6,84 +6,28 @@ call its model. How many batches exist at one time is fixed, whatever the slide'
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from redline.core.tensor import Array
 from redline.detection.results import Detections
 from scale.merging.found import Found
-from scale.pipeline.batches import Batch, Failure, Feed, Place, StripResult
+from scale.pipeline.batches import Batch, Failure, StripResult
 from scale.pipeline.calling import Answered, Caller, Item
 from scale.pipeline.channels import Channel, Permits
 from scale.pipeline.localize import localize
-from scale.pipeline.plan import Group, Plan, Strip
-from scale.pipeline.retrying import FailedError, retried
-from scale.pipeline.runners import Overlapping, Runner
+from scale.pipeline.plan import Plan, Strip
+from scale.pipeline.reader_pool import ReaderPool
+from scale.pipeline.reading import Readable, Work, reading_of
+from scale.pipeline.retrying import FailedError, reason_of, retried
+from scale.pipeline.run_options import RunOptions
+from scale.pipeline.runners import Runner
 from scale.pipeline.timing import StageClock
 
 __all__ = ["Failure", "Readable", "RunOptions", "StripResult", "run_strips"]
-
-# Beyond one batch that fills for each group: one that a model works on, one that is ready.
-_SPARE_BATCHES = 2
-# So many more that a model works on where it overlaps calls: one is copied in, one is computed, one copied out.
-_OVERLAPPED_BATCHES = 3
-_MOST_READERS, _MOST_DECODERS = 32, 8
-# Decoding a window takes a fraction of what reading it takes.
-_CORES_A_DECODER = 4
-
-
-class Readable(Protocol):
-    """A slide as far as it is read here; used by several threads at once."""
-
-    def read(self, x0: int, y0: int, width_px: int, height_px: int, *, level: int = 0) -> Array:
-        """RGB uint8 (height, width, 3): ``x0``, ``y0`` in level-0 pixels, the size in pixels of the level."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How the work is spread.
-
-    Attributes:
-        readers: Threads that read windows; 0 takes one a core, at most 32.
-        decoders: Threads that make detections of a model's outputs; 0 takes one for four cores, at most 8.
-        retries: How often a window that cannot be read, or a batch that a model refuses, is tried again.
-    """
-
-    readers: int = 0
-    decoders: int = 0
-    retries: int = 2
-
-    @property
-    def reader_threads(self) -> int:
-        """How many threads read."""
-        return self.readers or min(_MOST_READERS, _cores())
-
-    @property
-    def decoder_threads(self) -> int:
-        """How many threads decode."""
-        return self.decoders or max(1, min(_MOST_DECODERS, _cores() // _CORES_A_DECODER))
-
-    def batches(self, plan: Plan, runners: Sequence[Runner]) -> int:
-        """How many batches are held at one time: those that fill, are ready, or are being answered.
-
-        Readers that fill one batch have begun the next before it is whole: with many of them several fill at once.
-        """
-        smallest = min((group.batch for group in plan.groups), default=1)
-        filling = len(plan.groups) + (self.reader_threads - 1) // smallest
-        overlapped = sum(isinstance(runner, Overlapping) for runner in runners)
-        return filling + _SPARE_BATCHES + _OVERLAPPED_BATCHES * overlapped
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))
-
 
 #: Told from any thread how many windows one model has just done.
 OnWindows = Callable[[int], None]
@@ -98,6 +42,7 @@ def run_strips(
     options: RunOptions | None = None,
     clock: StageClock | None = None,
     on_windows: OnWindows | None = None,
+    pool: ReaderPool | None = None,
 ) -> Generator[StripResult, None, None]:
     """Give the results of strips as they are finished, in any order.
 
@@ -112,19 +57,21 @@ def run_strips(
         options: How the work is spread.
         clock: Counts the stages.
         on_windows: Is told how many windows a model has just done.
+        pool: Processes that read slides which they can open for themselves; threads read what they cannot.
 
     Raises:
         RedlineError: a model refuses everything that it is given.
     """
-    work = _Work(
+    work = Work(
         slide=slide,
         plan=plan,
+        strips=strips,
         runners=runners,
         options=options or RunOptions(),
         clock=clock or StageClock(),
-        on_windows=on_windows or (lambda _: None),
+        pool=pool,
     )
-    flow = _Flow(work, strips)
+    flow = _Flow(work, on_windows or (lambda _: None))
     work.clock.begin_models()
     try:
         flow.start()
@@ -136,24 +83,15 @@ def run_strips(
         raise flow.error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Work:
-    slide: Readable
-    plan: Plan
-    runners: Sequence[Runner]
-    options: RunOptions
-    clock: StageClock
-    on_windows: OnWindows
-
-
 class _Flow:
     """The threads and what joins them; the last thread of a kind tells the next kind that nothing more comes."""
 
-    def __init__(self, work: _Work, strips: Sequence[Strip]) -> None:
-        self._work = work
-        self._permits = Permits(work.options.batches(work.plan, work.runners))
-        self._feed = Feed(work.plan, strips, self._permits)
-        self._all = len(strips) == len(work.plan.strips)
+    def __init__(self, work: Work, on_windows: OnWindows) -> None:
+        self._work, self._on_windows = work, on_windows
+        processes = len(work.pool) if work.pool is not None else 0
+        self._permits = Permits(work.options.batches(work.plan, work.runners, processes=processes))
+        self._reading = reading_of(work, self._permits, self._submit)
+        self._all = len(work.strips) == len(work.plan.strips)
         self._lanes: list[Channel[Item]] = [Channel() for _ in work.runners]
         self._answered: Channel[Answered] = Channel(max(2, len(work.runners)))
         self.results: Channel[StripResult] = Channel()
@@ -166,7 +104,8 @@ class _Flow:
         """Start all threads."""
         options = self._work.options
         jobs: list[tuple[str, Callable[[], None], Callable[[], None]]] = []
-        jobs += [("read", self._read, self._end_reading)] * options.reader_threads
+        readers = range(self._reading.threads)
+        jobs += [(f"read {n}", partial(self._reading, n), self._end_reading) for n in readers]
         jobs += [(f"model {n}", partial(self._infer, n), self._end_models) for n in range(len(self._lanes))]
         jobs += [("decode", self._decode, self.results.close)] * options.decoder_threads
         for name, _, _ in jobs:
@@ -211,34 +150,9 @@ class _Flow:
     def _end_models(self) -> None:
         self._answered.close()
 
-    def _read(self) -> None:
-        while (place := self._feed.next()) is not None:
-            batch = place.batch
-            try:
-                batch.windows[place.slot] = self._window(place)
-            except FailedError as failed:
-                batch.state.fail(batch.start + place.slot, failed.stage, failed.error)
-            if batch.arrived():
-                self._submit(batch)
-
-    def _window(self, place: Place) -> Any:
-        work, group = self._work, place.batch.state.group
-        image = self._retried("read", partial(self._pixels, place, group))
-        with work.clock.stage("pre"):
-            return self._retried("pre", partial(work.runners[group.models[0]].fit, image))
-
-    def _pixels(self, place: Place, group: Group) -> Array:
-        with self._work.clock.stage("read"):
-            return self._work.slide.read(place.x0, place.y0, group.read_px, group.read_px, level=group.level)
-
     def _submit(self, batch: Batch) -> None:
         """Hand a batch whose windows are all there to its models."""
-        models = batch.state.group.models
-        with self._work.clock.stage("pre", count=0):
-            batch.sealed = self._work.runners[models[0]].seal(batch.windows)
-        batch.absent = frozenset(slot for slot, window in enumerate(batch.windows) if window is None)
-        batch.windows.clear()
-        for member, model in enumerate(models):
+        for member, model in enumerate(batch.state.group.models):
             self._lanes[model].put((batch, member))
 
     def _infer(self, model: int) -> None:
@@ -260,7 +174,7 @@ class _Flow:
             with self._work.clock.stage("post"):
                 found = self._found(answer)
                 result = answer.batch.state.add(answer.member, answer.batch.start, found)
-            self._work.on_windows(answer.batch.count)
+            self._on_windows(answer.batch.count)
             if result is not None:
                 self.results.put(result)
 
@@ -275,7 +189,7 @@ class _Flow:
                 seen = [decoded[slot] for slot in slots]
             except FailedError as failed:
                 for slot in slots.tolist():
-                    state.fail(batch.start + slot, "post", failed.error, member=answer.member)
+                    state.fail(batch.start + slot, "post", reason_of(failed.error), member=answer.member)
         if not seen:
             return Found.empty()
         at = batch.start + slots

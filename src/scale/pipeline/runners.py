@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from redline.core.session import SupportsInputBuffers, SupportsStream
+from redline.core.session import SupportsInputBuffers, SupportsPageLocking, SupportsStream
 from redline.core.tensor import Array
-from redline.detection.detector import Detector, Prepared
+from redline.detection.detector import Detector
 from redline.detection.letterbox import PADDING, Placement, identity, letterbox, placement_of
+from redline.detection.preparing import Prepared, Preparer
 from redline.detection.results import Detections
 from scale.pipeline.plan import ModelShape
 
@@ -100,6 +101,24 @@ class Overlapping(Protocol):
         ...
 
 
+@runtime_checkable
+class Shareable(Protocol):
+    """A runner whose batches other processes may fill."""
+
+    @property
+    def preparer(self) -> Preparer:
+        """How a window becomes a row of a batch."""
+        ...
+
+    def lock_pages(self, array: Array, /) -> Callable[[], None] | None:
+        """As :class:`redline.core.session.SupportsPageLocking`; None where that is of no use."""
+        ...
+
+    def sealed(self, inputs: Mapping[str, Array], places: Sequence[Placement], done: Callable[[], None], /) -> Sealed:
+        """A full batch that others have filled, with where each window lies in its row."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Fitted:
     image: Array
@@ -142,6 +161,21 @@ class DetectorRunner:
             places=tuple(nowhere if window is None else window.placement for window in windows),
             done=None if buffer is None else partial(self._buffers.give, buffer),
         )
+
+    @property
+    def preparer(self) -> Preparer:
+        """Of the detector."""
+        return self._detector.preparer
+
+    def lock_pages(self, array: Array, /) -> Callable[[], None] | None:
+        """Where the session can."""
+        session = self._detector.session
+        return session.lock_pages(array) if isinstance(session, SupportsPageLocking) else None
+
+    def sealed(self, inputs: Mapping[str, Array], places: Sequence[Placement], done: Callable[[], None], /) -> Sealed:
+        """As the detector would have prepared it."""
+        prepared = Prepared(inputs=dict(inputs), placements=tuple(places), count=len(places))
+        return Sealed(inputs=prepared, places=prepared.placements, done=done)
 
     def infer(self, inputs: Any, /) -> dict[str, Array]:
         """Run the session."""

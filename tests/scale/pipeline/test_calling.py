@@ -24,7 +24,7 @@ from scale.models.loaded import OpenModel, Origin, loaded
 from scale.models.spec import ModelSpec
 from scale.models.uint8_input import with_uint8_input
 from scale.pipeline.models import runner_of
-from scale.pipeline.run import RunOptions
+from scale.pipeline.run_options import RunOptions
 from scale.pipeline.runners import DetectorRunner, OverlappedRunner
 
 MOST = 3

@@ -16,7 +16,8 @@ from scale.merging.found import Found
 from scale.pipeline.batches import StripResult
 from scale.pipeline.finish import MergeOptions, finished
 from scale.pipeline.plan import Plan, PlanOptions, SlideShape, make_plan
-from scale.pipeline.run import RunOptions, run_strips
+from scale.pipeline.run import run_strips
+from scale.pipeline.run_options import RunOptions
 from scale.pipeline.runners import Runner
 from scale.pipeline.timing import StageClock
 from scale.regions.grid import Region

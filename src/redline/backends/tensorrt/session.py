@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
-from redline.backends.cuda import Event, lay_out, pinned_array, use_device
+from redline.backends.cuda import Event, lay_out, lock_pages, pinned_array, use_device
 from redline.backends.tensorrt.device_tensor import DeviceTensor, device_view
 from redline.backends.tensorrt.engine import LoadedEngine, Shapes
 from redline.backends.tensorrt.lane import Lane, Plan, Shared
@@ -186,6 +186,14 @@ class EngineSession:
         """
         use_device(self._device_index)
         return {spec.name: pinned_array(spec.with_batch(batch), spec.numpy_dtype) for spec in self.signature.inputs}
+
+    def lock_pages(self, array: Array) -> Callable[[], None] | None:
+        """Page-lock an array that others made, as one shared with another process; what unlocks it.
+
+        None where CUDA refuses: inputs in it then go through the staging memory.
+        """
+        use_device(self._device_index)
+        return lock_pages(array)
 
     def warm(self, inputs: Mapping[str, Array]) -> None:
         """Run at these shapes until nothing more is to be prepared."""

@@ -13,7 +13,7 @@ from tests.measurement.fakes import Doubler
 from tests.measurement.test_worker import source
 
 from redline.core.errors import InputError, WorkerError
-from redline.measurement.shared_arrays import SharedBatches, open_shared
+from redline.core.shared_arrays import SharedBatches, open_shared
 from redline.measurement.worker import Worker
 
 

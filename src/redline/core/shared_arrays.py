@@ -1,4 +1,4 @@
-"""Batches of arrays that one process writes once and others map: neither sent to them nor part of their own memory."""
+"""Batches of arrays in memory that processes share: nothing of them is sent from one to the other."""
 
 from __future__ import annotations
 
@@ -51,6 +51,17 @@ class SharedBatches:
                 np.copyto(views[name], array)
         return shared
 
+    @classmethod
+    def like(cls, batches: Sequence[Mapping[str, Array]]) -> Self:
+        """Memory for such batches, filled with zeros.
+
+        Raises:
+            InputError: an array of Python objects, which mean nothing to another process.
+            OSError: there is no room.
+        """
+        layout, size = _lay_out(batches)
+        return cls(_File(size), layout)
+
     @property
     def handle(self) -> dict[str, Any]:
         """What :func:`open_shared` needs: plain JSON values, of use while this is open."""
@@ -68,18 +79,21 @@ class SharedBatches:
         self.close()
 
 
-def open_shared(handle: Mapping[str, Any]) -> list[dict[str, Array]]:
+def open_shared(handle: Mapping[str, Any], *, write: bool = False) -> list[dict[str, Array]]:
     """Map the batches of a :class:`SharedBatches`, of this process or of another.
 
-    The arrays can be written to: a page is this process's own from then on, nobody else sees what was written.
+    Args:
+        handle: Of the owner.
+        write: What is written is seen by all. Otherwise a page is this process's own from the first write on, and
+            nobody else sees what was written.
 
     Raises:
         OSError: the owner has closed them.
     """
-    with open(handle["path"], "rb") as file:  # noqa: PTH123 (Path would resolve a link to what has no name)
+    with open(handle["path"], "r+b" if write else "rb") as file:  # noqa: PTH123 (Path would resolve a nameless link)
         if os.fstat(file.fileno()).st_ino != handle["inode"]:
             raise FileNotFoundError(errno.ENOENT, "the shared inputs are closed", handle["path"])
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_COPY)
     return _views(memory, handle["batches"])
 
 
