@@ -107,6 +107,30 @@ def test_v5_leaves_out_what_is_no_object_however_sure_the_class():
     assert candidates_of(values, layout_of({"y": (1, 2000, 6)}), 0.25).scores.tolist() == [pytest.approx(0.3)]
 
 
+def of_best_class():
+    best = [CENTRES, SCORES.max(axis=1, keepdims=True), SCORES.argmax(axis=1)[:, None], SHARES]
+    return np.concatenate(best, axis=1).T.astype(np.float32)
+
+
+def test_the_best_class_alone():
+    layout = layout_of({"y": (1, 8, 3), **PROTOTYPES}, detection=Detection(task="segment", head="best"))
+    assert (layout.class_count, layout.mask_count) == (None, 2)
+    check(candidates_of(of_best_class(), layout, 0.25))
+    # A score of exactly the threshold is not above it.
+    assert len(candidates_of(of_best_class(), layout, 0.8).scores) == 0
+
+
+def test_the_best_class_is_never_told_by_the_shape_and_passes_other_outputs_over():
+    shapes = {"other": (1, 84, 8400), "boxes": (1, 6, 8400)}
+    assert layout_of(shapes, detection=Detection(head="best"), class_count=80).predictions == "boxes"
+    assert layout_of({"boxes": (1, "rows", 8400)}, detection=Detection(head="best")).head == "best"
+    assert layout_of({"boxes": (1, 6, 8400)}, class_count=2).head == "v8"
+    with pytest.raises(InputError, match="no detector that is known"):
+        layout_of({"boxes": (1, 6, 8400)}, class_count=80)
+    with pytest.raises(InputError, match="no detector that is known"):
+        layout_of({"boxes": (1, 84, 8400)}, detection=Detection(head="best"))
+
+
 def test_end2end_has_corners():
     best = SCORES.max(axis=1, keepdims=True)
     values = np.concatenate([BOXES, best, SCORES.argmax(axis=1)[:, None], SHARES], axis=1)

@@ -167,6 +167,35 @@ def test_a_pt_file_is_exported_by_ultralytics(tmp_path: Path) -> None:
 
 
 @needs_rtx
+def test_engines_name_the_best_class_unless_the_head_is_kept(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (models / f"{name}.onnx").unlink()
+    bright_model(models / "three.onnx", names=("Red", "Green", "Blue"))
+    bright_model(models / "two.onnx")
+    words = ["convert", "--models-dir", str(models), "--target", "sm89", "--batch-size", "2", "--json"]
+    for half in ((), ("--no-half",)):
+        assert main([*words, *half]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert [row["head"] for row in document["models"]] == ["best", "v8"]
+        engine, two = Engine.read(models / "three.engine"), Engine.read(models / "two.engine")
+        assert engine.signature.outputs[0].shape == ("batch", 6, 64)
+        assert engine.signature.outputs[0].dtype == "float32"
+        assert engine.usage.detection is not None
+        assert engine.usage.detection.head == "best"
+        assert engine.usage.class_names == ("Red", "Green", "Blue")
+        assert two.signature.outputs[0].name == "output0"
+        assert why_stale(engine.path, engine.provenance, [models / "three.onnx"]) is None
+    assert main([*words, "--keep-head"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["options"]["keep_head"] is True
+    assert [(row["result"], row["head"]) for row in document["models"]] == [("built", "v8")] * 2
+    assert Engine.read(models / "three.engine").signature.outputs[0].shape == ("batch", 7, 64)
+    assert main([*words[:-1], "--no-half"]) == 0
+    assert "head" in (told := capsys.readouterr().out)
+    assert "best" in told
+
+
+@needs_rtx
 def test_open_sizes_are_fixed_at_what_is_asked_for(tmp_path: Path) -> None:
     bright_model(tmp_path / "m.onnx", side="side")
     (row,) = convert(tmp_path, options=TARGET).conversions
@@ -272,5 +301,14 @@ def test_the_script_is_the_command(tmp_path: Path) -> None:
     shown = subprocess.run(
         [sys.executable, str(tmp_path / SCRIPT.name), "--help"], capture_output=True, text=True, check=True
     )
-    for option in ("--models-dir", "--model", "--batch-size", "--imgsz", "--no-half", "--dynamic", "--workspace"):
+    for option in (
+        "--models-dir",
+        "--model",
+        "--batch-size",
+        "--imgsz",
+        "--no-half",
+        "--dynamic",
+        "--workspace",
+        "--keep-head",
+    ):
         assert option in shown.stdout

@@ -13,7 +13,8 @@ from redline.core.tensor import Array, Dim
 
 # Finished boxes are few: 300 in every export known, where the grids of even a 128 px input have 336 cells (v8).
 _MOST_FINISHED = 1000
-_FINISHED = 6
+#: Numbers of a box that has one class: four of its place, the score, the class.
+ONE_CLASS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Layout:
         head: As in :class:`redline.core.preprocess.Detection`.
         predictions: The output with the boxes.
         prototypes: The output that masks are mixed from; None where it gives boxes only.
-        class_count: How many classes it tells apart; None for finished boxes, which only name one each.
+        class_count: How many classes it tells apart; None for finished boxes and the best class, which name one each.
         mask_count: How many prototypes each box has a share of; 0 without prototypes.
     """
 
@@ -81,7 +82,7 @@ def layout_of(
         rows, columns = shapes[name][1:]
         for head in (said.head,) if said.head else _heads(rows, columns, class_count, mask_count):
             found = _classes_in(head, rows, columns, mask_count)
-            if head == "end2end" or found is None or found >= 1:
+            if _possible(head, rows, found, mask_count):
                 return Layout(
                     head=head, predictions=name, prototypes=prototypes, class_count=found, mask_count=mask_count
                 )
@@ -89,8 +90,8 @@ def layout_of(
     classes = "" if class_count is None else f" for {class_count} classes"
     raise InputError(
         f"the outputs ({told}) are those of no detector that is known{classes}; expected "
-        "(batch, 4 + classes, n), (batch, n, 5 + classes) or (batch, n, 6), each with 32 more where it segments; "
-        "where several fit, name the head in the file's usage"
+        "(batch, 4 + classes, n), (batch, n, 5 + classes) or (batch, n, 6), each with 32 more where it segments, "
+        "or (batch, 6, n) under the name 'best'; where several fit, name the head in the file's usage"
     )
 
 
@@ -100,7 +101,8 @@ def candidates_of(predictions: Array, layout: Layout, confidence: float) -> Cand
     Boxes of no finite size or score, as an overflow in half precision makes them, are left out.
 
     Args:
-        predictions: One row of the batch: (4 + classes, n), (n, 5 + classes) or (n, 6), each with its shares of masks.
+        predictions: One row of the batch: (4 + classes, n), (n, 5 + classes), (n, 6) or (6, n), each with its shares
+            of masks.
         layout: Which of these.
         confidence: Boxes with this score or less are left out.
     """
@@ -109,6 +111,8 @@ def candidates_of(predictions: Array, layout: Layout, confidence: float) -> Cand
         found = _of_v8(values, layout, confidence)
     elif layout.head == "v5":
         found = _of_v5(values, layout, confidence)
+    elif layout.head == "best":
+        found = _of_best(values, confidence)
     else:
         found = _finished(values, confidence)
     usable = np.isfinite(found.boxes).all(axis=1) & np.isfinite(found.scores)
@@ -143,10 +147,20 @@ def _of_v5(values: Array, layout: Layout, confidence: float) -> Candidates:
     )
 
 
+def _of_best(values: Array, confidence: float) -> Candidates:
+    chosen = np.ascontiguousarray(values[:, np.flatnonzero(values[4] > confidence)].T)
+    return Candidates(
+        boxes=_corners(chosen[:, :4]),
+        scores=chosen[:, 4],
+        classes=chosen[:, 5].astype(np.int32),
+        shares=chosen[:, ONE_CLASS:],
+    )
+
+
 def _finished(values: Array, confidence: float) -> Candidates:
     chosen = values[values[:, 4] > confidence]
     return Candidates(
-        boxes=chosen[:, :4], scores=chosen[:, 4], classes=chosen[:, 5].astype(np.int32), shares=chosen[:, _FINISHED:]
+        boxes=chosen[:, :4], scores=chosen[:, 4], classes=chosen[:, 5].astype(np.int32), shares=chosen[:, ONE_CLASS:]
     )
 
 
@@ -169,7 +183,7 @@ def _prototypes(shapes: Mapping[str, tuple[Dim, ...]], said: Detection) -> tuple
 def _heads(rows: Dim, columns: Dim, class_count: int | None, mask_count: int) -> tuple[DetectionHead, ...]:
     """The heads whose output has that shape, the likelier first; a dynamic size is larger than any fixed one."""
     few = not isinstance(rows, int) or rows <= _MOST_FINISHED
-    finished: tuple[DetectionHead, ...] = ("end2end",) if columns == _FINISHED + mask_count and few else ()
+    finished: tuple[DetectionHead, ...] = ("end2end",) if columns == ONE_CLASS + mask_count and few else ()
     if class_count is not None:
         v8: tuple[DetectionHead, ...] = ("v8",) if rows == 4 + class_count + mask_count else ()
         v5: tuple[DetectionHead, ...] = ("v5",) if columns == 5 + class_count + mask_count else ()
@@ -188,8 +202,14 @@ def _larger(one: Dim, other: Dim) -> bool:
     return isinstance(other, int)
 
 
+def _possible(head: DetectionHead, rows: Dim, class_count: int | None, mask_count: int) -> bool:
+    if head == "best":
+        return rows == ONE_CLASS + mask_count or not isinstance(rows, int)
+    return class_count is None or class_count >= 1
+
+
 def _classes_in(head: DetectionHead, rows: Dim, columns: Dim, mask_count: int) -> int | None:
-    if head == "end2end":
+    if head in ("end2end", "best"):
         return None
     size = rows if head == "v8" else columns
     return size - (4 if head == "v8" else 5) - mask_count if isinstance(size, int) else None

@@ -35,6 +35,10 @@ def convert_command(
         Literal["uint8", "float"],
         typer.Option("--input", help="What engines take: bytes, which they scale themselves, or floats."),
     ] = "uint8",
+    keep_head: Annotated[
+        bool,
+        typer.Option("--keep-head", help="Leave outputs as they are, for other programs; else the best class alone."),
+    ] = False,
     dynamic: Annotated[bool, typer.Option("--dynamic", help="Export .pt files for 1 to --batch-size windows.")] = False,
     workspace: Annotated[
         str, typer.Option("--workspace", metavar="SIZE", help="Most memory of one layer, such as 4GiB.")
@@ -58,6 +62,7 @@ def convert_command(
         batch=batch_size,
         input_px=imgsz,
         input_type=input_type,
+        keep_head=keep_head,
         dynamic=dynamic,
         workspace_bytes=parse_bytes(workspace) if workspace else 0,
         target=target,
@@ -82,8 +87,8 @@ def convert_command(
 def _show(result: ConvertResult) -> None:
     where = ", ".join(f"{name} {value}" for name, value in result.platform.items())
     console.print(f"engines for {where}", markup=False, soft_wrap=True)
-    table = Table("model", "result", "engine has", "time", "MB", box=None, pad_edge=False)
-    for index in (3, 4):
+    table = Table("model", "result", "engine has", "head", "time", "MB", box=None, pad_edge=False)
+    for index in (4, 5):
         table.columns[index].justify = "right"
     for conversion in result.conversions:
         table.add_row(*_row(conversion))
@@ -102,6 +107,7 @@ def _row(conversion: Conversion) -> tuple[str, ...]:
         escape(conversion.model.name),
         f"[{colour}]{conversion.result}[/]",
         escape(conversion.precision or ""),
+        conversion.head or "",
         f"{conversion.seconds:.1f} s",
         size,
     )

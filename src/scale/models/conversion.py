@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from redline.core.artifact import Argument, Engine, OnnxModel, Step
 from redline.core.errors import BuildError, InputError, MissingDependencyError, RedlineError
 from redline.core.files import write_whole
+from redline.core.preprocess import DetectionHead
 from redline.core.tensor import Array, Signature
 from scale.models.files import ModelFiles, find_files, why_stale
 from scale.models.spec import ONNX_SUFFIX, ModelSpec
@@ -34,6 +35,7 @@ class ConvertOptions:
         batch: Windows in one call: the batch of an engine that is fixed, else the most that it takes.
         input_px: Side of the model's input; None takes the model's own.
         input_type: ``uint8``: images go to the GPU as bytes and the engine scales them; ``float``: as the model has it.
+        keep_head: Leave the outputs as the model has them; else the engine names the best class of each box itself.
         dynamic: Export ``.pt`` files with an open batch, so that the engine takes 1 to ``batch`` windows.
         workspace_bytes: The most memory of one layer; 0 leaves TensorRT's own limit.
         target: Compute capability such as ``sm89`` of a GPU that need not be here (TensorRT-RTX).
@@ -45,6 +47,7 @@ class ConvertOptions:
     batch: int = 32
     input_px: int | None = None
     input_type: InputType = "uint8"
+    keep_head: bool = False
     dynamic: bool = False
     workspace_bytes: int = 0
     target: str = ""
@@ -82,6 +85,8 @@ class Conversion:
     Attributes:
         result: ``built``, ``kept`` (it was there already, of the same file, options and GPU) or ``failed``.
         precision: Of the engine's layers, in words, as read from the engine.
+        head: Of the engine: ``best`` where it names the best class of each box, else the model's own; None where its
+            outputs do not tell.
         seconds: All of it: export, build, trial.
         reason: Why it failed.
         notes: What a user should know.
@@ -91,6 +96,7 @@ class Conversion:
     result: Literal["built", "kept", "failed"]
     engine: Path | None = None
     precision: str | None = None
+    head: DetectionHead | None = None
     seconds: float = 0.0
     size_bytes: int | None = None
     reason: str | None = None
@@ -122,9 +128,7 @@ def convert_one(path: Path, options: ConvertOptions, tell: Tell) -> Conversion:
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-", suffix=".partial") as folder:
         fixed = _with_fixed_size(model, options, Path(folder))
         _check_detector(fixed)
-        if options.input_type == "uint8":
-            fixed = _with_bytes(fixed, Path(folder))
-        variant = _build(fixed, options, Path(folder), tell)
+        variant = _build(_rewritten(fixed, options, Path(folder)), options, Path(folder), tell)
         engine = variant.engine
         if engine is None:
             raise BuildError(variant.failed or "it was not built")
@@ -140,11 +144,15 @@ def convert_one(path: Path, options: ConvertOptions, tell: Tell) -> Conversion:
 
 
 def _row(path: Path, result: Literal["built", "kept"], engine: Engine, notes: tuple[str, ...]) -> Conversion:
+    from scale.models.best_class import layout_told
+
+    layout = layout_told(engine.signature, engine.usage)
     return Conversion(
         model=path,
         result=result,
         engine=engine.path,
         precision=engine.layers.describe(),
+        head=layout.head if layout else None,
         size_bytes=engine.path.stat().st_size,
         notes=notes,
     )
@@ -252,7 +260,7 @@ def _fixed_sizes(model: OnnxModel) -> list[int]:
     Raises:
         InputError: it takes no images.
     """
-    from redline.detection.detector import input_sizes
+    from redline.detection.preparing import input_sizes
 
     inputs = model.signature.inputs
     if len(inputs) != 1 or len(inputs[0].shape) != 4:
@@ -292,10 +300,16 @@ def _with_fixed_size(model: OnnxModel, options: ConvertOptions, folder: Path) ->
     return save_proto(proto, folder / model.path.name, step=step, parent=model)
 
 
-def _with_bytes(model: OnnxModel, folder: Path) -> OnnxModel:
+def _rewritten(model: OnnxModel, options: ConvertOptions, folder: Path) -> OnnxModel:
+    """The model with less to copy to the GPU and back, as far as it may be."""
+    from scale.models.best_class import with_best_class
     from scale.models.uint8_input import with_uint8_input
 
-    return with_uint8_input(model, folder / f"{model.path.stem}_uint8{ONNX_SUFFIX}")
+    if not options.keep_head:
+        model = with_best_class(model, folder / f"{model.path.stem}_best{ONNX_SUFFIX}")
+    if options.input_type == "uint8":
+        model = with_uint8_input(model, folder / f"{model.path.stem}_uint8{ONNX_SUFFIX}")
+    return model
 
 
 def _build(model: OnnxModel, options: ConvertOptions, folder: Path, tell: Tell) -> Variant:
@@ -360,4 +374,8 @@ def _notes_of(variant: Variant, options: ConvertOptions) -> tuple[str, ...]:
     found = variant.agreement
     if found is None or found.passed:
         return variant.notes
-    return (*variant.notes, f"its answers to random numbers differ from float32's more than expected: {found.reason}")
+    differs = f"its answers to random numbers differ from float32's more than expected: {found.reason}"
+    detection = variant.engine.usage.detection if variant.engine else None
+    if detection is not None and detection.head == "best":
+        differs += "; where two classes score nearly alike, the number of the other one counts as such"
+    return (*variant.notes, differs)

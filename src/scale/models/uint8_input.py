@@ -9,6 +9,7 @@ import onnx
 
 from redline.core.artifact import OnnxModel, Step
 from redline.formats.onnx_file import all_nodes, load_proto, save_proto
+from scale.models.graph_names import FreeNames
 
 STEP = "uint8 input"
 
@@ -31,9 +32,8 @@ def with_uint8_input(model: OnnxModel, out: Path) -> OnnxModel:
 
 def _rewire(proto: onnx.ModelProto, name: str) -> None:
     graph = proto.graph
-    taken = {value for node in all_nodes(graph.node) for value in (*node.input, *node.output)}
-    taken |= {value.name for value in graph.initializer}
-    whole, scaled, divisor = (_free(f"{name}_{what}", taken) for what in ("as_float", "scaled", "divisor"))
+    free = FreeNames(graph)
+    whole, scaled, divisor = (free(f"{name}_{what}") for what in ("as_float", "scaled", "divisor"))
     for node in all_nodes(graph.node):
         for index, value in enumerate(node.input):
             if value == name:
@@ -46,9 +46,3 @@ def _rewire(proto: onnx.ModelProto, name: str) -> None:
     graph.initializer.append(onnx.numpy_helper.from_array(np.array(255, np.float32), divisor))
     for position, node in enumerate((cast, divide)):
         graph.node.insert(position, node)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
