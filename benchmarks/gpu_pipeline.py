@@ -62,6 +62,7 @@ class Report:
             "windows",
             "readers",
             "decoders",
+            "reading",
             "input",
         )
         self.document: dict[str, Any] = {
@@ -102,6 +103,7 @@ def main() -> int:
     parser.add_argument("--cores", type=int, default=0, help="use so many; 0 is all")
     parser.add_argument("--readers", type=int, default=0)
     parser.add_argument("--decoders", type=int, default=0)
+    parser.add_argument("--reading", choices=("auto", "threads", "processes"), default="auto")
     parser.add_argument(
         "--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt", help="onnxruntime: a trial"
     )
@@ -297,14 +299,14 @@ def pipeline(path: Path, slide: Path, confidence: float, args: argparse.Namespac
     from scale.pipeline.detect import detect
     from scale.pipeline.options import DetectOptions
     from scale.pipeline.plan import PlanOptions
-    from scale.pipeline.run import RunOptions
+    from scale.pipeline.run_options import RunOptions
 
-    threads = RunOptions(readers=args.readers, decoders=args.decoders)
+    run_options = RunOptions(readers=args.readers, decoders=args.decoders, reading=args.reading)
     options = DetectOptions(
         plan=PlanOptions(overlap=args.overlap),
         tissue=False,
         formats=("parquet",) if find_spec("pyarrow") else ("csv",),
-        run=threads,
+        run=run_options,
     )
     on_cpu = args.backend == "onnxruntime"
     device = "cpu" if on_cpu else "auto"
@@ -323,7 +325,7 @@ def pipeline(path: Path, slide: Path, confidence: float, args: argparse.Namespac
         "waited_share": timing.waited_share,
         "detections": report.detections,
         "opening_s": ended_at - opened_at - timing.wall_s,
-        "threads": {"readers": threads.reader_threads, "decoders": threads.decoder_threads},
+        "threads": {"readers": run_options.reader_threads, "decoders": run_options.decoder_threads},
         "nvml_utilization_percent": {"mean": float(np.mean(within)) if within else None, "samples": within},
         "timing": timing.to_json(),
     }

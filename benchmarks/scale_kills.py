@@ -43,16 +43,18 @@ def main() -> int:
         model = args.model or make_model(Path(folder) / "spots.onnx")
         words = ["scale", "detect", str(SLIDE), "--models", str(model), "--overlap", args.overlap]
         words += ["--strip-windows", "8", "--no-tissue", "--format", FORMATS, "--resume", "--out"]
-        begun = time.monotonic()
+        begun = time.time()
         run([*words, f"{folder}/whole"])
-        run_s = time.monotonic() - begun
-        strips = len(stamps(Path(folder) / "whole"))
+        run_s = time.time() - begun
+        made = stamps(Path(folder) / "whole")
+        strips, strips_s = len(made), max(made.values()) / 1e9 - begun
         moments, again = random.Random(args.seed), 0
         killed: list[dict[str, float]] = []
         out = Path(folder) / "killed"
         seen: dict[str, int] = {}
         while len(killed) < args.kills:
-            seconds = moments.uniform(0.05, 0.5) * run_s  # the strips are made in the first part of a run
+            # Merging and writing are killed too; the strips are where most can be lost.
+            seconds = moments.uniform(0.1 * strips_s, 0.75 * strips_s + 0.25 * run_s)
             killed_now = run_and_kill([*words, str(out / str(again))], seconds)
             now = stamps(out / str(again))
             repeated = [name for name, stamp in seen.items() if now.get(name) != stamp]
@@ -78,6 +80,7 @@ def main() -> int:
         "strips": strips,
         "kills": killed,
         "uninterrupted_s": run_s,
+        "uninterrupted_strips_s": strips_s,
         "seconds": time.monotonic() - started,
         "runs": again + 1,
         "files": expected,
