@@ -90,7 +90,7 @@ class Program:
 
     def _unforeseen(self, error: Exception) -> tuple[int, str]:
         if hasattr(error, "format_message"):
-            return EXIT_INPUT, f"{error.format_message()}; see --help"
+            return EXIT_INPUT, f"{error.format_message().rstrip('.')}; see --help"
         package = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
         if package in self.extras:
             return EXIT_MISSING, str(MissingDependencyError(package, extra=self.extras[package]))

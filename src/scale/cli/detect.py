@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from redline.cli.common import JsonFlag, QuietFlag, console, print_json, progress
+from redline.cli.program import EXIT_GATE, EXIT_INPUT
 from redline.core.errors import InputError
 from scale.cli.common import duration, models_of, parse_overlap
 
@@ -26,7 +27,10 @@ _MOST_FAILURES = 5
 
 def detect_command(
     slides: Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="Slides, each into a folder of its own.")],
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder of the results.")],
+    out: Annotated[
+        Path,
+        typer.Option("--out", "-o", metavar="DIR", file_okay=False, writable=True, help="Folder of the results."),
+    ],
     models: Annotated[
         list[Path] | None,
         typer.Option("--models", "-m", metavar="DIR|FILE", help=".onnx, .engine, .plan or .pt; repeatable."),
@@ -92,7 +96,7 @@ def detect_command(
         section=_section(section),
         tissue=tissue,
         method=merge,  # type: ignore[arg-type]
-        formats=tuple(dict.fromkeys(part.strip() for part in formats.split(",") if part.strip())),
+        formats=_formats(formats),
         resume=resume,
         fresh=fresh,
         run=RunOptions(readers=readers, reading=reading),  # type: ignore[arg-type]
@@ -113,12 +117,25 @@ def detect_command(
     if json:
         print_json(report.to_json())
     else:
-        _print(report)
+        # Of several slides the listener has told at once what failed.
+        _print(report, errors=quiet or len(slides) == 1)
         if timing:
             for slide in report.slides:
                 if slide.timing is not None:
                     _print_timing(slide.slide.name, slide.timing)
-    return 0 if report.good else 1
+    return _exit_code(report)
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    """Formats as they were typed.
+
+    >>> _formats("geojson, csv,csv")
+    ('geojson', 'csv')
+    """
+    names = tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+    if not names:
+        raise InputError("got --format without a format, expected one or more, as geojson,parquet")
+    return names
 
 
 def _section(text: str) -> int | Literal["all"] | None:
@@ -134,7 +151,20 @@ def _section(text: str) -> int | Literal["all"] | None:
     return int(text)
 
 
-def _print(report: CohortReport) -> None:
+def _exit_code(report: CohortReport) -> int:
+    if report.good:
+        return 0
+    return EXIT_INPUT if all(map(_refused, report.slides)) else EXIT_GATE
+
+
+def _refused(slide: SlideReport) -> bool:
+    """Whether its folder holds a run that was asked for something else: no --resume gets past that."""
+    from scale.pipeline.shards import HeldRunError
+
+    return isinstance(slide.cause, HeldRunError)
+
+
+def _print(report: CohortReport, *, errors: bool) -> None:
     table = Table("slide", "result", "windows", "detections", "time", "folder", box=None, pad_edge=False)
     for index in (2, 3, 4):
         table.columns[index].justify = "right"
@@ -142,11 +172,13 @@ def _print(report: CohortReport) -> None:
         table.add_row(*_row(slide))
     console.print(table)
     for slide in report.slides:
-        for line in _lines(slide):
+        for line in _lines(slide, errors=errors):
             console.print(f"{slide.slide.name}: {line}", markup=False, soft_wrap=True)
     done = sum(slide.good for slide in report.slides)
     if done < len(report.slides):
-        console.print(f"{done} of {len(report.slides)} slides are done; go on with --resume", soft_wrap=True)
+        refused = all(slide.good or _refused(slide) for slide in report.slides)
+        more = "" if refused else "; go on with --resume"
+        console.print(f"{done} of {len(report.slides)} slides are done{more}", soft_wrap=True)
     if any(slide.good and "parquet" in slide.files for slide in report.slides):
         console.print(f"Look at it: scale view {report.out}", markup=False, soft_wrap=True)
 
@@ -162,9 +194,9 @@ def _row(slide: SlideReport) -> tuple[str, ...]:
     )
 
 
-def _lines(slide: SlideReport) -> list[str]:
+def _lines(slide: SlideReport, *, errors: bool) -> list[str]:
     """What the table has no room for."""
-    lines = [f"failed: {slide.error}"] if slide.error else []
+    lines = [f"failed: {slide.error}"] if slide.error and errors else []
     if slide.counts:
         lines.append(_counts_line(slide.counts))
     lines += [

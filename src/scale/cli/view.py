@@ -29,7 +29,7 @@ def view_command(
     ] = None,
     slide: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PATH", help="Where the slide is now, or the folder it is in; repeatable."),
+        typer.Option(metavar="PATH", exists=True, help="Where the slide is now, or the folder it is in; repeatable."),
     ] = None,
     json: JsonFlag = False,
 ) -> int:

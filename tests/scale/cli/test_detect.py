@@ -72,8 +72,27 @@ def test_a_bad_slide_among_good_ones_is_exit_1(model: Path, tmp_path: Path, caps
     assert main(words) == 1
     out, err = capsys.readouterr()
     assert "bad.svs failed: " in err
-    assert "1 of 2 slides are done" in out
+    assert "failed: " not in out  # told once
+    assert "1 of 2 slides are done; go on with --resume" in out
     assert [row["status"] for row in json.loads((tmp_path / "out" / "run.json").read_text())["slides"]].count("done")
+
+
+def test_a_cohort_that_is_resumed_with_other_settings_is_exit_2_and_told_once(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slides = [str(tmp_path / name) for name in ("a.svs", "b.svs")]
+    for slide in slides:
+        Path(slide).symlink_to(SLIDE)
+    words = ["detect", *slides, "-m", str(model), "-o", str(tmp_path / "out"), "--format", "csv"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main([*words, "--resume", "--overlap", "0.3"]) == 2
+    out, err = capsys.readouterr()
+    assert [line.count("settings.overlap 0.25, now 0.3") for line in err.splitlines()] == [1, 1]
+    assert "settings" not in out
+    assert "0 of 2 slides are done\n" in out
+    assert main([*words, "-q"]) == 2
+    assert capsys.readouterr().out.count("failed: ") == 2
 
 
 @pytest.mark.parametrize(
@@ -90,8 +109,10 @@ def test_a_bad_slide_among_good_ones_is_exit_1(model: Path, tmp_path: Path, caps
         (["SLIDE", "-m", "MODEL", "-o", "OUT", "--format", "pdf"], "got format 'pdf'"),
         (["SLIDE", "-m", "MODEL", "-o", "OUT", "--resume", "--fresh"], "expected one of the two"),
         (["gone.svs", "-m", "MODEL", "-o", "OUT"], "gone.svs"),
-        (["SLIDE", "-m", "MODEL"], "see --help"),
-        (["-m", "MODEL", "-o", "OUT"], "see --help"),
+        (["SLIDE", "-m", "MODEL", "-o", "OUT", "--format", ","], "got --format without a format"),
+        (["SLIDE", "-m", "MODEL", "-o", "MODEL"], "spots.onnx' is a file; see --help"),
+        (["SLIDE", "-m", "MODEL"], "Missing option '--out' / '-o'; see --help"),
+        (["-m", "MODEL", "-o", "OUT"], "Missing argument 'SLIDE...'; see --help"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_2(
