@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.gpu import needs_tensorrt
+from tests.scale.detector_models import spot_model
 from tests.scale.models.yolo_tools import SIDE_PX, bright_model, image_with
 
 from redline.core.artifact import Engine
@@ -104,6 +105,25 @@ def test_the_engine_beside_the_model_finds_the_same(
     assert sum(map(len, expected)) > 100
     for one, other in zip(found, expected, strict=True):
         assert_near(one, other, box_px=box_px, score=score)
+    right.close()
+    mine.close()
+
+
+@pytest.mark.parametrize("keep_head", [False, True])
+def test_an_engine_that_names_the_best_class_finds_the_same(tmp_path: Path, keep_head: bool) -> None:
+    names = tuple(f"spot {number}" for number in range(80))
+    path = spot_model(tmp_path / "m.onnx", size_px=128, names=names)
+    assert convert(tmp_path, options=ConvertOptions(half=False, batch=8, keep_head=keep_head)).passed
+    images = list(np.random.default_rng(0).integers(0, 256, (19, 128, 128, 3)).astype(np.uint8))
+    given = spec(path, class_names=dict(enumerate(names)), confidence=0.4)
+    right = open_model(given, device="cpu")
+    mine = without_words(given, fallback=False, engine="expected")
+    shape = mine.detector.session.signature.outputs[0].shape
+    assert (shape[1], mine.runtime) == (84 if keep_head else 6, "tensorrt")
+    expected, found = right(images), mine(images)
+    assert sum(map(len, expected)) > 100
+    for one, other in zip(found, expected, strict=True):
+        assert_near(one, other, box_px=1e-3, score=1e-4)
     right.close()
     mine.close()
 
