@@ -72,6 +72,7 @@ def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
         cache.capacity_bytes = plan.cache_bytes
         shards = Shards(folder, asked(slide, plan, bench.runners, bench.options), slide_path=path)
         shards.begin(resume=bench.options.resume, fresh=bench.options.fresh)
+        notes = (*notes, *_left_over(shards, bench.options))
         job = _Job(slide=slide, plan=plan, shards=shards, bench=bench, clock=clock, notes=notes)
         kept = _kept(job)
         if kept is not None:
@@ -198,6 +199,22 @@ class _Job:
                     for writer in writers:
                         writer.add(piece.detections)
         return dict(counts)
+
+
+def _left_over(shards: Shards, options: DetectOptions) -> tuple[str, ...]:
+    """Say which files of an earlier run are not made again, and have other content than those that are."""
+    try:
+        there: Mapping[str, Any] = json.loads((shards.folder / RESULT).read_text())
+        before = {**there["written"], "key": there["key"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    if before == {**options.written(), "key": shards.key, "formats": before.get("formats")}:
+        return ()
+    others = [one.file_name for name, one in FORMATS.items() if name not in options.formats]
+    left = [name for name in others if (shards.folder / name).is_file()]
+    if not left:
+        return ()
+    return (f"{', '.join(left)}: from an earlier run with other settings, not written again; name all in --format",)
 
 
 def _kept(job: _Job) -> SlideReport | None:

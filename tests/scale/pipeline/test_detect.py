@@ -166,6 +166,21 @@ def test_another_merge_or_format_needs_no_model(model: Path, tmp_path: Path) -> 
     assert (tmp_path / SLIDE.stem / "detections.csv").is_file()
 
 
+def test_files_that_an_earlier_run_left_with_other_content_are_named(model: Path, tmp_path: Path) -> None:
+    notes = []
+    for more in (
+        {"formats": ("json", "csv")},
+        {"formats": ("json",), "resume": True},
+        {"formats": ("csv",), "resume": True, "method": "nms"},
+        {"formats": ("json", "csv"), "fresh": True, "overlap": 48},
+        {"formats": ("json", "geojson"), "fresh": True},
+    ):
+        told = Told()
+        detect([SLIDE], [spec(model)], tmp_path, options=options(**more), listener=told)
+        notes.append([text.partition(":")[0] for text in (*told.plans, *told.reports)[0].notes])
+    assert notes == [[], [], ["detections.json"], [], ["detections.csv"]]
+
+
 def test_other_settings_are_not_mixed_and_leave_the_row_of_the_run_that_is_there(model: Path, tmp_path: Path) -> None:
     detect([SLIDE], [spec(model)], tmp_path, options=options(formats=("json",)))
     with pytest.raises(InputError, match=r"settings\.overlap 32, now 48"):
