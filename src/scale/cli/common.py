@@ -109,6 +109,15 @@ def _input_px(file: Path) -> int:
     return max(sizes, default=default)
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "window"), counted(1200, "window")
+    ('1 window', '1,200 windows')
+    """
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
 def duration(seconds: float) -> str:
     """A time that nobody needs to the second.
 

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress, TaskID
 
 from redline.cli.common import error_console
-from scale.cli.common import duration
+from scale.cli.common import counted, duration
 from scale.pipeline.reports import Listener, Planned, SlideReport
 
 
@@ -34,7 +34,7 @@ class TerminalListener(Listener):
     def planned(self, planned: Planned) -> None:
         """Print what the slide will cost, and begin its bar."""
         name = escape(planned.slide.name)
-        told = f"{name}: {planned.windows:,} windows, {planned.inferences:,} inferences"
+        told = f"{name}: {counted(planned.windows, 'window')}, {counted(planned.inferences, 'inference')}"
         if planned.done:
             told += f", {planned.done:,} of them done"
         if planned.inferences > planned.done:

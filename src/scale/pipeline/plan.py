@@ -28,6 +28,8 @@ _LEAST_CACHE_BYTES, _MOST_CACHE_BYTES = 64 << 20, 1 << 30
 # Source tiles reach beyond the windows that need them; few slides have larger ones.
 _TILE_PX = 512
 _CHANNELS = 3
+# 3 GiB a window: more is a wrong unit, not a wish.
+_MOST_READ_PX = 1 << 15
 
 
 class Level(Protocol):
@@ -337,6 +339,12 @@ def _groups(slide: SlideShape, models: Sequence[ModelShape], options: PlanOption
         window_px = max(1, round(own_px * zoom))
         input_px = max(models[members[0]].input_hw)
         level = _level(slide, window_px / (input_px if options.pyramid else own_px))
+        read_px = max(1, round(window_px / slide.levels[level].downsample))
+        if read_px > _MOST_READ_PX:
+            raise InputError(
+                f"{models[members[0]].name}: got windows of {read_px:,} px of the slide, expected at most "
+                f"{_MOST_READ_PX:,}; take smaller windows or fewer micrometres per pixel"
+            )
         groups.append(
             Group(
                 models=tuple(members),
@@ -344,7 +352,7 @@ def _groups(slide: SlideShape, models: Sequence[ModelShape], options: PlanOption
                 overlap_px=min(window_px - 1, round(overlap_px(options.overlap, own_px) * zoom)),
                 batch=batch,
                 level=level,
-                read_px=max(1, round(window_px / slide.levels[level].downsample)),
+                read_px=read_px,
                 input_px=input_px,
             )
         )

@@ -85,7 +85,10 @@ class _Silence(logging.Filter):
 
 
 def _read(path: Path, tiff: tifffile.TiffFile) -> TiledFile:
-    first = tiff.pages.first
+    try:
+        first = tiff.pages.first
+    except IndexError:  # where the list of images would be, the file has ended
+        first = None
     if not isinstance(first, tifffile.TiffPage):
         raise DataError(f"{path} is a TIFF file without an image; expected a slide; it may be cut short: copy it again")
     if 0 in (first.imagewidth, first.imagelength) or (_TILE_WIDTH in first.tags and not first.is_tiled):

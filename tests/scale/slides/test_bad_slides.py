@@ -69,6 +69,13 @@ def test_a_truncated_slide(tmp_path, request, name, cut):
             np.testing.assert_array_equal(found[: inside.shape[0], : inside.shape[1]], inside)
 
 
+@pytest.mark.parametrize("length", [8, 5000, 900_000])
+def test_a_slide_that_ends_before_its_list_of_images_is_said_to_be_cut_short(tmp_path, length):
+    path = tmp_path / "cut.svs"
+    path.write_bytes(REAL_SVS.read_bytes()[:length])
+    refused(path, "without an image; expected a slide; it may be cut short: copy it again")
+
+
 def test_truncated_slides_that_open_say_so_and_lose_tiles(tmp_path, pyramid, caplog):
     content = pyramid.read_bytes()
     path = tmp_path / "cut.tif"
