@@ -86,7 +86,7 @@ class PlanOptions:
     strip_windows: int | None = None
 
     def __post_init__(self) -> None:
-        if self.mpp is not None and not self.mpp > 0:
+        if self.mpp is not None and not 0 < self.mpp < float("inf"):
             raise InputError(f"got {self.mpp} micrometres per pixel, expected more than 0, as 0.5")
         if self.strip_windows is not None and self.strip_windows < 1:
             raise InputError(f"got strips of {self.strip_windows} windows, expected at least 1")

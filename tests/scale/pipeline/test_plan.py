@@ -202,6 +202,7 @@ def test_bands_have_every_row_once_in_order() -> None:
         ([shape()], {"overlap": 1.5}, "overlap"),
         ([shape()], {"overlap": 100}, "less than the window"),
         ([shape()], {"mpp": 0}, "micrometres"),
+        ([shape()], {"mpp": float("inf")}, "micrometres"),
         ([shape(window_px=40_000)], {}, "a: got windows of 40,000 px of the slide, expected at most 32,768"),
         ([shape()], {"strip_windows": 0}, "at least 1"),
     ],
