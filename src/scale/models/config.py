@@ -144,4 +144,4 @@ def _check_key(key: object, known: tuple[str, ...], what: str) -> None:
         return
     close = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(known)}"
-    raise InputError(f"got {cast('str', key)!r} as {what}; {hint}")
+    raise InputError(f"{what} {cast('str', key)!r} is not known; {hint}")

@@ -109,7 +109,10 @@ def loaded(spec: ModelSpec, origin: Origin, session: Session, usage: Usage) -> O
 
     try:
         usage = _usage_for(spec, usage, session)
-        detector = Detector(session, usage, confidence=spec.confidence, iou=spec.iou)
+        try:
+            detector = Detector(session, usage, confidence=spec.confidence, iou=spec.iou)
+        except InputError as error:
+            raise InputError(f"{origin.path.name}: {error}") from error
         class_names = _class_names(spec, origin.path, usage.class_names)
         if origin.on_gpu:
             _try_once(detector, origin.path)

@@ -85,6 +85,7 @@ def open_model(
         InputError: no file of the model is there, or it is not the model that the spec describes.
         EngineMismatchError: nothing that may answer can be used; has every reason.
         MissingDependencyError: a package is missing that the only file needs.
+        DeviceError: the GPU that was asked for is not there.
     """
     request = _Request(spec=spec, files=find_files(spec.path), place=place_of(device), threads=threads)
     _check_choices(engine, onnx_runtime, request.place, fallback=fallback)
@@ -99,8 +100,9 @@ def open_model(
     for candidate in _others(request, onnx_runtime):
         opened = request.try_to_open(candidate)
         if opened is not None:
+            reasons = [*missing, *(reason for reason, _ in request.failures), *_not_on_gpu(request, opened)]
             as_asked = not missing and not engine_failed and opened.runtime == "torch"
-            return _told(opened, [*missing, *(reason for reason, _ in request.failures)], warn=not as_asked)
+            return _told(opened, reasons, warn=not as_asked)
     raise request.failure(_nothing(request.files))
 
 
@@ -169,6 +171,16 @@ def _missing(request: _Request, engine: EngineUse) -> list[str]:
     return [] if files.named.is_file() else [f"{files.named.name} is not there"]
 
 
+def _not_on_gpu(request: _Request, opened: OpenModel) -> list[str]:
+    """A GPU was asked for, and what answers has no way to it."""
+    if not request.place.gpu_wanted or opened.runtime not in ("onnxruntime", "openvino"):
+        return []
+    from redline.backends import why_not
+
+    why = why_not("onnxruntime-cuda")
+    return [f"on the CPU, since {why}" if why else f"{opened.runtime} runs on the CPU"]
+
+
 def _told(opened: OpenModel, reasons: list[str], *, warn: bool) -> OpenModel:
     if not reasons:
         return opened
@@ -192,7 +204,7 @@ def _how_to_convert(files: ModelFiles) -> str:
 def _no_engine(files: ModelFiles) -> Exception:
     return MissingModelError(
         f"{files.named}: there is no {_engine_words(files)}, and nothing else may answer; "
-        "fallback_to_pt=True would allow it"
+        "--fallback would allow it, in Python fallback_to_pt=True"
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from redline.core.errors import InputError
+from redline.core.errors import DeviceError, InputError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,11 +16,13 @@ class Place:
         cpu_wanted: The user said ``cpu``.
         on_gpu: Whether a GPU is used by what can use one.
         index: Of that GPU.
+        gpu_wanted: The user said ``cuda``.
     """
 
     cpu_wanted: bool
     on_gpu: bool
     index: int = 0
+    gpu_wanted: bool = False
 
     @property
     def torch_name(self) -> str:
@@ -41,6 +43,7 @@ def place_of(device: str) -> Place:
 
     Raises:
         InputError: there is no such name.
+        DeviceError: it names a GPU that is not there.
     """
     if device == "cpu":
         return Place(cpu_wanted=True, on_gpu=False)
@@ -49,5 +52,10 @@ def place_of(device: str) -> Place:
         raise InputError(f"got device {device!r}, expected auto, cpu, cuda or cuda:1")
     from redline.backends.nvidia import device_count
 
-    index = int(found[1] or 0)
-    return Place(cpu_wanted=False, on_gpu=device_count() > index, index=index)
+    index, count = int(found[1] or 0), device_count()
+    if device != "auto" and index >= count:
+        there = f"{count} NVIDIA GPU{'s' * (count > 1)}, counted from 0" if count else "no NVIDIA GPU"
+        raise DeviceError(
+            f"got device {device!r}, and this machine has {there}; take auto or cpu (nvidia-smi lists them)"
+        )
+    return Place(cpu_wanted=False, on_gpu=count > index, index=index, gpu_wanted=device != "auto")

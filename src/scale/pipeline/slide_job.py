@@ -72,6 +72,8 @@ def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
         cache.capacity_bytes = plan.cache_bytes
         shards = Shards(folder, asked(slide, plan, bench.runners, bench.options), slide_path=path)
         shards.begin(resume=bench.options.resume, fresh=bench.options.fresh)
+        if bench.options.fresh:
+            _remove_files(folder)
         notes = (*notes, *_left_over(shards, bench.options))
         job = _Job(slide=slide, plan=plan, shards=shards, bench=bench, clock=clock, notes=notes)
         kept = _kept(job)
@@ -82,6 +84,12 @@ def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
         after = cache.stats()
         clock.add("decode", after.decode_s - before.decode_s, count=after.misses - before.misses)
         return job.write(seen, failures)
+
+
+def _remove_files(folder: Path) -> None:
+    """What an earlier run wrote."""
+    for name in (RESULT, TIMING, *(known.file_name for known in FORMATS.values())):
+        (folder / name).unlink(missing_ok=True)
 
 
 def plan_slide(slide: Slide, runners: Sequence[Described], options: DetectOptions) -> tuple[Plan, tuple[str, ...]]:

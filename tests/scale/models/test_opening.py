@@ -13,9 +13,10 @@ import pytest
 from tests.onnx_models import conv_model
 from tests.scale.models.yolo_tools import SIDE_PX, bright_model, image_with, touch
 
+from redline.backends import nvidia
 from redline.commands.sessions import open_onnx
 from redline.core.artifact import Engine
-from redline.core.errors import EngineMismatchError, InputError, MissingDependencyError, RedlineError
+from redline.core.errors import DeviceError, EngineMismatchError, InputError, MissingDependencyError, RedlineError
 from redline.core.tensor import Array
 from redline.formats.onnx_file import read_onnx
 from scale.models import opening
@@ -68,7 +69,10 @@ def engine(path: Path, content: bytes = b"good", *, at_s: int = 2_000_000_000) -
     return touch(path, at_s=at_s)
 
 
-def test_an_engine_beside_the_model_answers_without_a_word(onnx: Path, gpu: dict[str, Any]) -> None:
+def test_an_engine_beside_the_model_answers_without_a_word(
+    onnx: Path, gpu: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvidia, "device_count", lambda: 2)
     engine(onnx.with_suffix(".engine"))
     opened = open_model(spec(onnx), device="cuda:1", fallback=False, engine="expected")
     assert (opened.runtime, opened.precision, opened.notes) == ("tensorrt", "fp16", ())
@@ -137,6 +141,20 @@ def test_an_engine_that_gives_no_numbers_is_replaced(
     with pytest.warns(FallbackWarning, match="output0 is not finite; build it again in float32"):
         open_model(spec(onnx)).close()
     assert Overflowing.closed
+
+
+def test_a_gpu_that_is_asked_for_is_used_or_missed_aloud(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "device_count", lambda: 0)
+    with pytest.raises(DeviceError, match="got device 'cuda', and this machine has no NVIDIA GPU; take auto or cpu"):
+        open_model(spec(onnx), device="cuda")
+    open_model(spec(onnx), device="auto").close()
+    monkeypatch.setattr(nvidia, "device_count", lambda: 1)
+    with pytest.raises(DeviceError, match="got device 'cuda:1', and this machine has 1 NVIDIA GPU, counted from 0"):
+        open_model(spec(onnx), device="cuda:1")
+    with pytest.warns(FallbackWarning, match=r"m\.onnx is run by onnxruntime: on the CPU, since "):
+        opened = open_model(spec(onnx), device="cuda", onnx_runtime="onnxruntime")
+    assert len(opened.notes) == 1
+    opened.close()
 
 
 def test_without_an_engine_only_those_who_expect_one_are_warned(onnx: Path) -> None:

@@ -166,7 +166,7 @@ def test_another_merge_or_format_needs_no_model(model: Path, tmp_path: Path) -> 
     assert (tmp_path / SLIDE.stem / "detections.csv").is_file()
 
 
-def test_files_that_an_earlier_run_left_with_other_content_are_named(model: Path, tmp_path: Path) -> None:
+def test_files_that_an_earlier_run_left_with_other_content_are_named_or_removed(model: Path, tmp_path: Path) -> None:
     notes = []
     for more in (
         {"formats": ("json", "csv")},
@@ -178,7 +178,8 @@ def test_files_that_an_earlier_run_left_with_other_content_are_named(model: Path
         told = Told()
         detect([SLIDE], [spec(model)], tmp_path, options=options(**more), listener=told)
         notes.append([text.partition(":")[0] for text in (*told.plans, *told.reports)[0].notes])
-    assert notes == [[], [], ["detections.json"], [], ["detections.csv"]]
+    assert notes == [[], [], ["detections.json"], [], []]
+    assert set(outputs(tmp_path / SLIDE.stem)) == {"detections.json", "detections.geojson"}
 
 
 def test_other_settings_are_not_mixed_and_leave_the_row_of_the_run_that_is_there(model: Path, tmp_path: Path) -> None:
