@@ -68,8 +68,8 @@ def images_of(paths: list[Path]) -> dict[str, np.ndarray]:
     return found
 
 
-def make_model(name: str, images: list[np.ndarray], folder: Path) -> Path:
-    """Export a model of random weights whose answers depend on the image."""
+def random_model(name: str, images: list[np.ndarray]) -> Any:
+    """A model of Ultralytics' own class, of random weights, whose answers depend on the image."""
     from ultralytics import YOLO
 
     torch.manual_seed(SEED)
@@ -98,12 +98,18 @@ def make_model(name: str, images: list[np.ndarray], folder: Path) -> Path:
             for branch in ("cv3", "one2one_cv3"):
                 for level in getattr(head, branch, None) or ():
                     level[-1].weight.mul_(0.7)
+    return model
+
+
+def make_model(name: str, images: list[np.ndarray], folder: Path) -> Path:
+    """Export a model of random weights."""
+    model = random_model(name, images)
     previous = Path.cwd()
     os.chdir(folder)  # it writes beside a file that does not exist
     try:
         exported = model.export(
             format="onnx", imgsz=SIZE_PX, simplify=False, dynamic=False, opset=17, verbose=False,
-            nms=False if hasattr(head, "one2one_cv2") else None,
+            nms=False if hasattr(model.model.model[-1], "one2one_cv2") else None,
         )  # fmt: skip
     finally:
         os.chdir(previous)
