@@ -17,8 +17,8 @@ it; the precision is read from what it compiled, and a pair that is not FP32 on 
 A pair agrees where each has the other's boxes, with their scores and outlines, within the tolerance. Boxes that one
 alone has are counted, and how many of these are ties: with a score within the tolerance of the threshold, of the last
 of a full list, or of a box of the other's that suppression takes to be the same object. Where all scores of a model
-lie nearly that close together, as those of `yolo_n` do, every such box is one. Ends with 1 where a judged pair does not agree,
-ties or not.
+lie nearly that close together, as those of `yolo_n` do, every such box is one. Ends with 1 where a judged pair does
+not agree, ties or not.
 """
 
 from __future__ import annotations
