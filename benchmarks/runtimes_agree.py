@@ -252,7 +252,7 @@ def ultralytics_found(name: str) -> Found:
         confidence = threshold_for(opened(files["onnx"], "onnxruntime", stack).detector, images)
         model, found, precision = read_onnx(files["onnx"]), {}, {}
         for runtime in runtimes():
-            if runtime == "openvino-fp32":
+            if runtime == "openvino-default":  # scale itself asks for FP32
                 session = open_onnx(model, backend="openvino", options=OPENVINO[runtime])
                 stack.callback(session.close)
                 found[runtime] = in_slices(Detector(session, model.usage, confidence=confidence, iou=IOU), images)
@@ -266,7 +266,7 @@ def ultralytics_found(name: str) -> Found:
 def opened(path: Path, runtime: str, stack: ExitStack, confidence: float = 0.25) -> OpenModel:
     """The model as `scale` opens it, which is refused where another runtime or file answers."""
     spec = ModelSpec(name=path.stem, path=path, confidence=confidence, iou=IOU, batch=BATCH)
-    wanted = runtime.removesuffix("-default")
+    wanted = runtime.removesuffix("-fp32")
     model = open_model(spec, device="cpu", engine="never", onnx_runtime="auto" if wanted == "torch" else wanted)
     stack.callback(model.close)
     if (model.runtime, model.origin.path) != (wanted, path):

@@ -19,7 +19,7 @@ from redline.core.tensor import Array
 from redline.detection.detector import Detector
 from redline.detection.results import Detections
 from redline.formats.onnx_file import read_onnx
-from scale.models.opening import open_model
+from scale.models.opening import OnnxRuntime, open_model
 from scale.models.spec import ModelSpec
 from scale.slides.opening import open_slide
 
@@ -76,8 +76,15 @@ def test_a_detector_finds_what_it_finds_by_pytorch(
         assert_same(Detector(session, model.usage)(windows), by_torch)
 
 
-def test_so_does_the_file_as_scale_opens_it(windows: list[Array], by_torch: list[Detections]) -> None:
-    model = open_model(ModelSpec(name="nuclei", path=EXPORTED, batch=3), device="cpu", threads=1)
+@pytest.mark.parametrize("runtime", ["auto", "openvino"])
+def test_so_does_the_file_as_scale_opens_it(
+    runtime: OnnxRuntime, windows: list[Array], by_torch: list[Detections]
+) -> None:
+    if runtime == "openvino":
+        pytest.importorskip("openvino")
+    spec = ModelSpec(name="nuclei", path=EXPORTED, batch=3)
+    model = open_model(spec, device="cpu", threads=1, onnx_runtime=runtime)
     with closing(model):
-        assert model.runtime == "onnxruntime"
+        assert model.runtime == ("onnxruntime" if runtime == "auto" else runtime)
+        assert model.precision == "fp32"
         assert_same(model(windows), by_torch)

@@ -42,6 +42,7 @@ class _Request:
     files: ModelFiles
     place: Place
     threads: int
+    onnx_threads: int
     failures: list[tuple[str, Exception]] = field(default_factory=list)
 
     def try_to_open(self, candidate: _Candidate) -> OpenModel | None:
@@ -67,6 +68,7 @@ def open_model(
     *,
     device: str = "auto",
     threads: int = 0,
+    onnx_threads: int = 0,
     fallback: bool = True,
     engine: EngineUse = "if-there",
     onnx_runtime: OnnxRuntime = "auto",
@@ -77,6 +79,7 @@ def open_model(
         spec: The model.
         device: ``auto`` takes a GPU where there is one; ``cpu``, ``cuda`` or ``cuda:1``.
         threads: Of runtimes on the CPU; 0 lets them choose.
+        onnx_threads: Of ONNX Runtime on the CPU where ``threads`` is 0: fewer than cores where several threads call it.
         fallback: Whether something else may answer where no engine works. Without it that is an error.
         engine: ``expected`` also warns where there is no engine; ``never`` does not look for one.
         onnx_runtime: What runs ONNX files.
@@ -87,7 +90,9 @@ def open_model(
         MissingDependencyError: a package is missing that the only file needs.
         DeviceError: the GPU that was asked for is not there.
     """
-    request = _Request(spec=spec, files=find_files(spec.path), place=place_of(device), threads=threads)
+    request = _Request(
+        spec=spec, files=find_files(spec.path), place=place_of(device), threads=threads, onnx_threads=onnx_threads
+    )
     _check_choices(engine, onnx_runtime, request.place, fallback=fallback)
     if engine != "never" and not request.place.cpu_wanted:
         for path in request.files.engines:
@@ -143,6 +148,12 @@ def _onnx_candidate(request: _Request, path: Path, runtime: str) -> _Candidate:
             raise EngineMismatchError(f"{stale}; export it again")
         on_gpu = runtime == "onnxruntime-cuda"
         options: dict[str, Argument] = {"device": request.place.index} if on_gpu else {"threads": request.threads}
+        if runtime == "onnxruntime":
+            options = {"threads": request.threads or request.onnx_threads}
+        if runtime == "openvino":
+            options["precision"] = (
+                "f32"  # its default is BF16 where the processor has it: other boxes, and no word of it
+            )
         session = open_onnx(model, backend=runtime, options=options)
         origin = Origin(path=path, runtime=runtime, precision=model.layers.describe())
         return loaded(request.spec, origin, session, model.usage)

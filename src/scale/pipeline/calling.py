@@ -1,7 +1,8 @@
-"""The thread of one model: batches in as they are ready, calls one by one or overlapped, answers out."""
+"""The threads of one model: batches in as they are ready, calls one by one or overlapped, answers out."""
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -60,18 +61,19 @@ class Caller:
         """
         self._runner, self._lane, self._clock, self._retries, self._done = runner, lane, clock, retries, done
         self._name = runner.info.name
-        self._free = clock.now()
+        self._here = threading.local()
         self._refused = self._broken = 0
         self._answered = False
         self.failure: Exception | None = None
 
     def run(self) -> None:
-        """Go on until there are no more batches.
+        """Go on until there are no more batches; by as many threads as may call the model at one time.
 
         Raises:
             RedlineError: the model refuses everything.
         """
         runner = self._runner
+        self._here.free = self._clock.now()
         while (item := self._lane.get()) is not None:
             if isinstance(runner, Overlapping) and self._broken < _PATIENCE:
                 self._overlap(runner, item)
@@ -125,17 +127,17 @@ class Caller:
             self._broken += 1
             return _NOTHING
         finally:
-            self._free = self._clock.now()
+            self._here.free = self._clock.now()
 
     def _hand_on(self, item: Item, outputs: Any) -> None:
-        self._free = self._clock.now()
+        self._here.free = self._clock.now()
         batch, member = item
         places = batch.sealed.places
         batch.used()
         self._done(Answered(batch=batch, member=member, outputs=outputs, places=places))
 
     def _waited(self) -> None:
-        self._clock.add(f"wait:{self._name}", self._clock.now() - self._free)
+        self._clock.add(f"wait:{self._name}", self._clock.now() - self._here.free)
 
     def _refusal(self, error: Exception) -> RedlineError:
         told = " ".join(str(error).split())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -13,11 +15,13 @@ from scale.models.loaded import OpenModel
 from scale.models.opening import open_model
 from scale.models.spec import ModelSpec
 from scale.pipeline.plan import Plan, Strip
-from scale.pipeline.runners import DetectorRunner, ModelInfo, OverlappedRunner, Runner
+from scale.pipeline.runners import DetectorRunner, ModelInfo, OverlappedRunner, Runner, calls_of
 
 #: Larger batches are no faster on a CPU, where they only take memory.
 CPU_BATCH = 4
 _ON_CPU = ("onnxruntime", "openvino")
+# Each call holds the activations of a batch; from there on calls take several cores.
+_MOST_CALLS = 8
 
 
 @contextmanager
@@ -34,23 +38,35 @@ def open_runners(
     Args:
         specs: The models.
         device: Where they run.
-        threads: Of runtimes on the CPU; 0 lets them choose.
+        threads: Of runtimes on the CPU; 0 takes all cores: ONNX Runtime is called by several threads at one time, as
+            no core waits for another then; other runtimes choose.
         fallback: Whether something else may answer where an engine does not work.
         opened: Is told of each.
     """
+    cores = len(os.sched_getaffinity(0))
+    calls = 1 if threads else min(cores, _MOST_CALLS)
     with ExitStack() as stack:
         runners = []
         for spec in specs:
-            model = open_model(spec, device=device, threads=threads, fallback=fallback)
+            model = open_model(spec, device=device, threads=threads, onnx_threads=cores // calls, fallback=fallback)
             stack.callback(model.close)
             if opened is not None:
                 opened(model)
-            runners.append(runner_of(model))
+            runners.append(runner_of(model, calls=calls if model.runtime == "onnxruntime" else 1))
         yield tuple(runners)
 
 
-def runner_of(model: OpenModel, *, name: str | None = None, window_px: int | None = None) -> DetectorRunner:
-    """An open model as the pipeline sees it, under another name and with other windows where they are given."""
+def runner_of(
+    model: OpenModel, *, name: str | None = None, window_px: int | None = None, calls: int = 1
+) -> DetectorRunner:
+    """An open model as the pipeline sees it, under another name and with other windows where they are given.
+
+    Args:
+        model: It.
+        name: Instead of the spec's.
+        window_px: Instead of the spec's.
+        calls: How many threads may call its session at one time.
+    """
     spec = model.spec
     identity = {
         "sha256": sha256_of(model.origin.path),
@@ -62,11 +78,11 @@ def runner_of(model: OpenModel, *, name: str | None = None, window_px: int | Non
     }
     info = ModelInfo(name=name or spec.name, class_names=model.names, identity=identity)
     batch = min(spec.batch, CPU_BATCH) if model.origin.runtime in _ON_CPU else spec.batch
-    how = {"window_px": window_px or spec.window_px, "batch": batch}
+    how: dict[str, int] = {"window_px": window_px or spec.window_px, "batch": batch}
     session = model.detector.session
     if isinstance(session, SupportsStream):
         return OverlappedRunner(model, info, session, **how)
-    return DetectorRunner(model, info, **how)
+    return DetectorRunner(model, info, calls=calls, **how)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,18 +96,21 @@ class Pace:
 def calibrate(
     runners: Sequence[Runner], *, calls: int = 2, clock: Callable[[], float] = time.perf_counter
 ) -> tuple[Pace, ...]:
-    """Time a few calls of each model after one that warms it up."""
+    """Time a few calls of each model after one that warms it up; as many at one time as there may be."""
     paces = []
     for runner in runners:
         sealed = runner.seal([None] * runner.shape.batch)
-        inputs = sealed.inputs
-        runner.infer(inputs)
-        start = clock()
-        for _ in range(calls):
-            runner.infer(inputs)
+        threads = calls_of(runner)
+        with ThreadPoolExecutor(threads) as pool:
+            runner.infer(sealed.inputs)
+            start = clock()
+            done = [pool.submit(runner.infer, sealed.inputs) for _ in range(calls * threads)]
+            for one in done:
+                one.result()
+            seconds = clock() - start
         if sealed.done is not None:
             sealed.done()
-        paces.append(Pace(name=runner.info.name, window_s=(clock() - start) / calls / runner.shape.batch))
+        paces.append(Pace(name=runner.info.name, window_s=seconds / calls / threads / runner.shape.batch))
     return tuple(paces)
 
 

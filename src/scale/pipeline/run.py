@@ -1,4 +1,4 @@
-"""Strips through the models: readers, one thread for each model, threads that decode, bounded in between.
+"""Strips through the models: readers, threads that call the models, threads that decode, bounded in between.
 
 Readers put windows straight into the batches that the models are called with, so that a model thread does nothing but
 call its model. How many batches exist at one time is fixed, whatever the slide's size.
@@ -24,7 +24,7 @@ from scale.pipeline.reader_pool import ReaderPool
 from scale.pipeline.reading import Readable, Work, reading_of
 from scale.pipeline.retrying import FailedError, reason_of, retried
 from scale.pipeline.run_options import RunOptions
-from scale.pipeline.runners import Runner
+from scale.pipeline.runners import Runner, calls_of
 from scale.pipeline.timing import StageClock
 
 __all__ = ["Failure", "Readable", "RunOptions", "StripResult", "run_strips"]
@@ -94,6 +94,11 @@ class _Flow:
         self._all = len(work.strips) == len(work.plan.strips)
         self._lanes: list[Channel[Item]] = [Channel() for _ in work.runners]
         self._answered: Channel[Answered] = Channel(max(2, len(work.runners)))
+        self._calling = [calls_of(runner) for runner in work.runners]
+        self._callers = [
+            Caller(runner, lane, clock=work.clock, retries=work.options.retries, done=self._answered.put)
+            for runner, lane in zip(work.runners, self._lanes, strict=True)
+        ]
         self.results: Channel[StripResult] = Channel()
         self.error: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -106,7 +111,8 @@ class _Flow:
         jobs: list[tuple[str, Callable[[], None], Callable[[], None]]] = []
         readers = range(self._reading.threads)
         jobs += [(f"read {n}", partial(self._reading, n), self._end_reading) for n in readers]
-        jobs += [(f"model {n}", partial(self._infer, n), self._end_models) for n in range(len(self._lanes))]
+        for n, calls in enumerate(self._calling):
+            jobs += [(f"model {n}", partial(self._infer, n), self._end_models)] * calls
         jobs += [("decode", self._decode, self.results.close)] * options.decoder_threads
         for name, _, _ in jobs:
             kind = name.partition(" ")[0]
@@ -156,16 +162,12 @@ class _Flow:
             self._lanes[model].put((batch, member))
 
     def _infer(self, model: int) -> None:
-        work = self._work
-        caller = Caller(
-            work.runners[model],
-            self._lanes[model],
-            clock=work.clock,
-            retries=work.options.retries,
-            done=self._answered.put,
-        )
+        caller = self._callers[model]
         caller.run()
-        refusal = caller.refusal() if self._all else None
+        with self._lock:
+            self._calling[model] -= 1
+            last = not self._calling[model]
+        refusal = caller.refusal() if last and self._all else None
         if refusal is not None:
             raise refusal from caller.failure
 

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from redline.core.errors import InputError
 from scale.pipeline.plan import Plan
-from scale.pipeline.runners import Overlapping, Runner
+from scale.pipeline.runners import Overlapping, Runner, calls_of
 
 Reading = Literal["auto", "threads", "processes"]
 
@@ -62,7 +62,8 @@ class RunOptions:
         smallest = min((group.batch for group in plan.groups), default=1)
         filling = processes or len(plan.groups) + (self.reader_threads - 1) // smallest
         overlapped = sum(isinstance(runner, Overlapping) for runner in runners)
-        return filling + _SPARE_BATCHES + _OVERLAPPED_BATCHES * overlapped
+        answered = sum(calls_of(runner) - 1 for runner in runners)
+        return filling + _SPARE_BATCHES + answered + _OVERLAPPED_BATCHES * overlapped
 
 
 def _cores() -> int:

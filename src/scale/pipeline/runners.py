@@ -73,7 +73,7 @@ class Described(Protocol):
 
 
 class Runner(Described, Protocol):
-    """A model that is fed in batches; :meth:`infer` is called by one thread, the rest by any."""
+    """A model that is fed in batches; :meth:`infer` is called by one thread or :attr:`CalledAtOnce.calls_at_once`."""
 
     def fit(self, image: Array, /) -> Any:
         """An RGB uint8 window (height, width, 3) in the size that the model takes."""
@@ -99,6 +99,21 @@ class Overlapping(Protocol):
     def stream(self, batches: Iterable[Any], /) -> Generator[Any, None, None]:
         """Run batches, some ahead of the first answer; each answer is as :meth:`Runner.infer` gives it."""
         ...
+
+
+@runtime_checkable
+class CalledAtOnce(Protocol):
+    """A runner whose :meth:`Runner.infer` several threads may call at one time."""
+
+    @property
+    def calls_at_once(self) -> int:
+        """How many."""
+        ...
+
+
+def calls_of(runner: Runner) -> int:
+    """How many threads call a model."""
+    return runner.calls_at_once if isinstance(runner, CalledAtOnce) else 1
 
 
 @runtime_checkable
@@ -128,9 +143,18 @@ class _Fitted:
 class DetectorRunner:
     """An open detector with the classes that it is asked for."""
 
-    def __init__(self, model: OpenModel, info: ModelInfo, *, window_px: int, batch: int) -> None:
-        """Take a model that is open; ``batch`` counts where the model itself does not fix it."""
+    def __init__(self, model: OpenModel, info: ModelInfo, *, window_px: int, batch: int, calls: int = 1) -> None:
+        """Take a model that is open.
+
+        Args:
+            model: It.
+            info: What is told of it.
+            window_px: Side of its windows.
+            batch: Counts where the model itself does not fix it.
+            calls: How many threads may call it at one time.
+        """
         self._model = model
+        self.calls_at_once = calls
         self._detector = model.detector
         most = self._detector.largest_batch or batch
         self._gray = np.full((*self._detector.input_hw, 3), PADDING, np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -21,11 +22,13 @@ from redline.core.session import Session
 from redline.core.tensor import Array
 from redline.formats.onnx_file import read_onnx
 from scale.models.loaded import OpenModel, Origin, loaded
+from scale.models.opening import open_model
 from scale.models.spec import ModelSpec
 from scale.models.uint8_input import with_uint8_input
+from scale.pipeline import models as pipeline_models
 from scale.pipeline.models import runner_of
 from scale.pipeline.run_options import RunOptions
-from scale.pipeline.runners import DetectorRunner, OverlappedRunner
+from scale.pipeline.runners import DetectorRunner, OverlappedRunner, calls_of
 
 MOST = 3
 
@@ -196,3 +199,75 @@ def test_a_session_that_streams_is_used_so_with_arrays_that_go_round(
     assert 1 <= len(session.allocated) <= RunOptions(readers=3).batches(plan, runners[1:])
     assert session.seen == {array.ctypes.data for array in session.allocated}
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("scale ")]
+
+
+class AtOnce(RectangleRunner):
+    """Each thread's first answer waits for those of the others, which one thread alone never ends."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.calls_at_once = calls
+        self._all_there = threading.Barrier(calls)
+        self.callers: set[int] = set()
+
+    def infer(self, inputs: Any, /) -> Any:
+        if threading.get_ident() not in self.callers:
+            self._all_there.wait(timeout=60)
+            self.callers.add(threading.get_ident())
+        return super().infer(inputs)
+
+
+def test_a_model_that_may_be_is_called_by_several_threads_at_one_time() -> None:
+    runner = AtOnce(3)
+    assert all_same(found(runner, readers=2), found(RectangleRunner()))
+    assert len(runner.callers) == 3
+    plan = plan_for(FakeSlide(scattered(WIDTH, HEIGHT)[0]), [runner])
+    assert RunOptions(readers=1).batches(plan, [runner]) == 5  # one fills, one is ready, three are answered
+
+
+def test_several_threads_of_a_model_that_refuses_everything_end_the_slide() -> None:
+    class Refusing(RectangleRunner):
+        calls_at_once = 3
+
+        def infer(self, inputs: Any, /) -> Any:
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(DataError, match="model rectangles refuses all"):
+        found(Refusing())
+
+
+def test_a_thread_that_is_refused_while_others_are_answered_ends_nothing() -> None:
+    class OnceRefusing(RectangleRunner):
+        calls_at_once = 2
+        refused = 0
+
+        def infer(self, inputs: Any, /) -> Any:
+            with self._lock:
+                self.refused += 1
+                fails = self.refused <= 3
+            if fails:
+                raise RuntimeError("busy")
+            return super().infer(inputs)
+
+    runner = OnceRefusing()
+    results = found(runner)
+    failures = [failure for result in results for failure in result.failures]
+    assert {failure.reason for failure in failures} <= {"RuntimeError: busy"}
+    assert sum(runner.calls) > 50
+
+
+def test_onnx_runtime_on_a_cpu_is_called_by_as_many_threads_as_there_are_cores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = ModelSpec(name="m", path=spot_model(tmp_path / "m.onnx"), window_px=64, batch=4, confidence=0.1)
+    asked: list[tuple[int, int]] = []
+
+    def watched(spec: ModelSpec, *, threads: int = 0, onnx_threads: int = 0, **more: Any) -> OpenModel:
+        asked.append((threads, onnx_threads))
+        return open_model(spec, threads=threads, onnx_threads=onnx_threads, **more)
+
+    monkeypatch.setattr(pipeline_models, "open_model", watched)
+    for cores, threads, expected in ((2, 0, (0, 1, 2)), (16, 0, (0, 2, 8)), (12, 0, (0, 1, 8)), (16, 3, (3, 16, 1))):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores))
+        with pipeline_models.open_runners([given], device="cpu", threads=threads) as (runner,):
+            assert (*asked.pop(), calls_of(runner)) == expected
