@@ -17,8 +17,8 @@ from scale.models.spec import ModelSpec
 from scale.pipeline.plan import Plan, Strip
 from scale.pipeline.runners import DetectorRunner, ModelInfo, OverlappedRunner, Runner, calls_of
 
-#: Larger batches are no faster on a CPU, where they only take memory.
-CPU_BATCH = 4
+# Larger batches are no faster on a CPU, where they only take memory: one window of 640 px in a call, or four small ones.
+_CPU_BATCH, _CPU_CALL_PX = 4, 640 * 640
 _ON_CPU = ("onnxruntime", "openvino")
 # Each call holds the activations of a batch; from there on calls take several cores.
 _MOST_CALLS = 8
@@ -77,7 +77,9 @@ def runner_of(
         "iou": spec.iou,
     }
     info = ModelInfo(name=name or spec.name, class_names=model.names, identity=identity)
-    batch = min(spec.batch, CPU_BATCH) if model.origin.runtime in _ON_CPU else spec.batch
+    height, width = model.detector.input_hw
+    most = max(1, min(_CPU_BATCH, _CPU_CALL_PX // (height * width)))
+    batch = min(spec.batch, most) if model.origin.runtime in _ON_CPU else spec.batch
     how: dict[str, int] = {"window_px": window_px or spec.window_px, "batch": batch}
     session = model.detector.session
     if isinstance(session, SupportsStream):
