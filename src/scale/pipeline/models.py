@@ -17,7 +17,7 @@ from scale.models.spec import ModelSpec
 from scale.pipeline.plan import Plan, Strip
 from scale.pipeline.runners import DetectorRunner, ModelInfo, OverlappedRunner, Runner, calls_of
 
-# Larger batches are no faster on a CPU, where they only take memory: a call has one window of 640 px, or four small ones.
+# Larger batches are no faster on a CPU, where they only take memory: one window of 640 px in a call, four small ones.
 _CPU_BATCH, _CPU_CALL_PX = 4, 640 * 640
 _ON_CPU = ("onnxruntime", "openvino")
 # Each call holds the activations of a batch; from there on calls take several cores.
