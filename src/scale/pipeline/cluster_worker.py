@@ -146,7 +146,7 @@ class Worker:
             self._runners = self._stack.enter_context(
                 open_runners(
                     order.models,
-                    device=order.device,
+                    device="cpu" if order.device == "cpu" else "auto",  # who sent it here has counted the GPUs
                     threads=order.threads or self._threads(),
                     fallback=order.fallback,
                     opened=opened.append,
