@@ -44,8 +44,7 @@ class SharedBatches:
             InputError: an array of Python objects, which mean nothing to another process.
             OSError: there is no room.
         """
-        layout, size = _lay_out(batches)
-        shared = cls(_File(size), layout)
+        shared = cls.like(batches)
         for views, batch in zip(shared.batches, batches, strict=True):
             for name, array in batch.items():
                 np.copyto(views[name], array)

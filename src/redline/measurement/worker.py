@@ -196,7 +196,7 @@ def call_in_fresh_process(source: Source, *, timeout_s: float) -> Any:
         OSError: the disk is full.
     """
     with ChildProcess(source, timeout_s=timeout_s) as child:
-        return child.ask("invoke", source.factory, dict(source.arguments))
+        return child.invoke(source.factory, **source.arguments)
 
 
 class ChildProcess:

@@ -150,10 +150,8 @@ def _onnx_candidate(request: _Request, path: Path, runtime: str) -> _Candidate:
         options: dict[str, Argument] = {"device": request.place.index} if on_gpu else {"threads": request.threads}
         if runtime == "onnxruntime":
             options = {"threads": request.threads or request.onnx_threads}
-        if runtime == "openvino":
-            options["precision"] = (
-                "f32"  # its default is BF16 where the processor has it: other boxes, and no word of it
-            )
+        if runtime == "openvino":  # its default is BF16 where the processor has it: other boxes, and no word of it
+            options["precision"] = "f32"
         session = open_onnx(model, backend=runtime, options=options)
         origin = Origin(path=path, runtime=runtime, precision=model.layers.describe())
         return loaded(request.spec, origin, session, model.usage)

@@ -39,7 +39,7 @@ class Work:
 
     Attributes:
         strips: Those of the plan that are to do.
-        pool: Processes that read; None where threads do.
+        pool: Processes that can read the slide; None where threads do.
     """
 
     slide: Readable
@@ -72,7 +72,7 @@ def reading_of(work: Work, permits: Permits, submit: Callable[[Batch], None]) ->
         permits: For as many batches as may exist at one time.
         submit: Takes each batch that is full.
     """
-    if work.pool is not None and work.pool.reads(work.slide):
+    if work.pool is not None:
         return _BatchReading(work, work.pool, permits, submit)
     return _WindowReading(work, permits, submit)
 

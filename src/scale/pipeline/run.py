@@ -69,7 +69,7 @@ def run_strips(
         runners=runners,
         options=options or RunOptions(),
         clock=clock or StageClock(),
-        pool=pool,
+        pool=pool if pool is not None and pool.reads(slide) else None,
     )
     flow = _Flow(work, on_windows or (lambda _: None))
     work.clock.begin_models()

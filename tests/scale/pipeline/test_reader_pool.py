@@ -262,6 +262,17 @@ def test_a_picture_in_memory_is_read_by_threads(runner: DetectorRunner) -> None:
     assert len(picture.reads) == plan.windows
 
 
+def test_threads_have_batches_enough_where_the_pool_cannot_read(runner: DetectorRunner) -> None:
+    picture = FakeSlide(scattered(500, 420)[0])
+    many = [RectangleRunner(f"r{side}", window_px=side) for side in (40, 50, 60, 70, 80)]
+    plan = plan_for(picture, many)
+    assert len(plan.groups) == 5
+    one = RunOptions(readers=1, reading="processes")
+    with reader_pool(one, [runner]) as pool:
+        found = list(run_strips(picture, plan, plan.strips, many, options=one, pool=pool))
+    assert len(found) == len(plan.strips)
+
+
 def test_who_reads(runner: DetectorRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     def count(cores: int, **chosen: Any) -> int:
         return processes_for(RunOptions(**chosen), [runner], cores=cores)
