@@ -72,6 +72,60 @@ def _within(boxes: Array, others: Array, cuts: Array) -> Array:
     return inside
 
 
+def best_of_window(i: Array, j: Array, likeness: Array, windows: Array) -> Array:
+    """Of the pairs (i, j), those whose j is the most like i of all in j's window; of equal ones the first."""
+    order = np.lexsort((j, -likeness, windows[j], i))
+    one, window = i[order], windows[j][order]
+    first = np.ones(len(order), bool)
+    first[1:] = (one[1:] != one[:-1]) | (window[1:] != window[:-1])
+    best = np.zeros(len(order), bool)
+    best[order[first]] = True
+    return best
+
+
+def mutual(i: Array, j: Array, likeness: Array, windows: Array) -> Array:
+    """Of the pairs (i, j), each given once, those of which each is the other's best in its window."""
+    both_ways = np.concatenate([i, j]), np.concatenate([j, i])
+    best = best_of_window(*both_ways, np.tile(likeness, 2), windows)
+    both: Array = best[: len(i)] & best[len(i) :]
+    return both
+
+
+def decide(count: int, better: Array, lesser: Array, undecided: Array | None = None) -> tuple[Array, Array]:
+    """Suppress in rounds: who has no undecided better one stays, its lesser ones go; as one after the other would.
+
+    Args:
+        count: How many boxes there are.
+        better: Of each pair the one that suppresses the other, if it stays.
+        lesser: The other.
+        undecided: Those of which more may become known, which stay in no case; None where all is known.
+
+    Returns:
+        Who is kept, and who is gone.
+    """
+    kept, gone = np.zeros(count, bool), np.zeros(count, bool)
+    never = np.zeros(count, bool) if undecided is None else undecided
+    while True:
+        waits = never.copy()
+        waits[lesser] = True
+        new = ~waits & ~gone & ~kept
+        kept |= new
+        going = lesser[kept[better]]
+        if not len(going):
+            return kept, gone
+        gone[going] = True
+        still = ~gone[better] & ~gone[lesser]
+        better, lesser = better[still], lesser[still]
+
+
+def leaders_of(count: int, better: Array, lesser: Array, gone: Array) -> Array:
+    """For each that is gone the first kept one that suppresses it, else itself."""
+    by_kept = ~gone[better]
+    best = np.full(count, count)
+    np.minimum.at(best, lesser[by_kept], better[by_kept])
+    return np.where(gone, best, np.arange(count))
+
+
 def components(count: int, i: Array, j: Array) -> Array:
     """The lowest number in each number's connected component, of pairs among ``count`` numbers.
 

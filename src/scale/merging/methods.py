@@ -79,10 +79,18 @@ def _nms(found: Found, settings: MergeSettings, context: Context) -> Found:
 
 def _owner(found: Found, settings: MergeSettings, context: Context) -> Found:
     """Boxes whose centre lies in their own window's part of the slide, without duplicates along its borders."""
+    return _best_ones(owned(found, settings, context), settings, context)
+
+
+def owned(found: Found, settings: MergeSettings, context: Context) -> Found:
+    """What lies in its own window's part of the slide.
+
+    Raises:
+        InputError: nobody gave the grid.
+    """
     if context.ownership is None:
         raise InputError("the merge method 'owner' needs the grid of windows; give it, or take 'drop-cut'")
-    owned = found.take(context.ownership.owned(found, margin_px=settings.margin_px))
-    return _best_ones(owned, settings, context)
+    return found.take(context.ownership.owned(found, margin_px=settings.margin_px))
 
 
 def _nmm(found: Found, settings: MergeSettings, context: Context) -> Found:

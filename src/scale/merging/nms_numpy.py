@@ -8,7 +8,7 @@ import numpy as np
 
 from redline.core.tensor import Array
 from scale.merging.cells import Cells, cells_over
-from scale.merging.geometry import ious, match
+from scale.merging.geometry import decide, ious, leaders_of, match, mutual
 
 _BLOCK_PAIRS = 1 << 21
 
@@ -39,10 +39,8 @@ class NumpyKernels:
             seconds.append(j[hit].astype(np.int32))
             alike.append(likeness[hit])
         i, j, likeness = np.concatenate(firsts), np.concatenate(seconds), np.concatenate(alike)
-        both_ways = np.concatenate([i, j]), np.concatenate([j, i])
-        best = _best_of_window(*both_ways, np.tile(likeness, 2), windows)
-        mutual = best[: len(i)] & best[len(i) :]
-        return _greedy(len(boxes), i[mutual], j[mutual])
+        chosen = mutual(i, j, likeness, windows)
+        return _greedy(len(boxes), i[chosen], j[chosen])
 
     def touching(self, a: Array, b: Array, *, reach_px: float = 0.0) -> tuple[Array, Array]:
         """See :class:`scale.merging.nms_grid.Kernels`."""
@@ -51,33 +49,9 @@ class NumpyKernels:
         return np.concatenate([none, *(i for i, _ in blocks)]), np.concatenate([none, *(j for _, j in blocks)])
 
 
-def _best_of_window(i: Array, j: Array, likeness: Array, windows: Array) -> Array:
-    """Of the pairs (i, j), those whose j is the most like i of all in j's window; of equal ones the first."""
-    order = np.lexsort((j, -likeness, windows[j], i))
-    one, window = i[order], windows[j][order]
-    first = np.ones(len(order), bool)
-    first[1:] = (one[1:] != one[:-1]) | (window[1:] != window[:-1])
-    best = np.zeros(len(order), bool)
-    best[order[first]] = True
-    return best
-
-
 def _greedy(count: int, better: Array, lesser: Array) -> Array:
-    """Suppress in rounds: who has no undecided better one stays, its lesser ones go; as one after the other would."""
-    kept, gone = np.zeros(count, bool), np.zeros(count, bool)
-    open_better, open_lesser = better, lesser
-    while len(open_lesser):
-        waits = np.zeros(count, bool)
-        waits[open_lesser] = True
-        kept |= ~waits & ~gone
-        gone[open_lesser[kept[open_better]]] = True
-        still = ~gone[open_better] & ~gone[open_lesser]
-        open_better, open_lesser = open_better[still], open_lesser[still]
-    leaders = np.arange(count)
-    by_kept = ~gone[better]
-    best = np.full(count, count)
-    np.minimum.at(best, lesser[by_kept], better[by_kept])
-    return np.where(gone, best, leaders)
+    _, gone = decide(count, better, lesser)
+    return leaders_of(count, better, lesser, gone)
 
 
 def _blocks(a: Array, b: Array, reach_px: float) -> Iterator[tuple[Array, Array]]:

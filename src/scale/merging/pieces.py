@@ -32,17 +32,22 @@ def joined(pieces: Found, settings: MergeSettings, kernels: Kernels) -> Found:
 
 
 def facing(boxes: Array, windows: Array, cuts: Array, settings: MergeSettings, kernels: Kernels) -> tuple[Array, Array]:
-    """Pairs of cut boxes of different windows that are pieces of one object.
-
-    They agree on what both windows could see of it; or one lies in the other, as where the third of three windows
-    sees only the middle.
-    """
+    """Pairs of cut boxes of different windows that are pieces of one object."""
     cut = np.flatnonzero(cuts)
     chosen = boxes[cut]
     i, j = kernels.touching(chosen, chosen, reach_px=settings.seam_px)
     i, j = cut[i], cut[j]
-    apart = windows[i] != windows[j]
-    i, j = i[apart], j[apart]
+    one = are_pieces_of_one(i, j, boxes, windows, cuts, settings)
+    return i[one], j[one]
+
+
+def are_pieces_of_one(i: Array, j: Array, boxes: Array, windows: Array, cuts: Array, settings: MergeSettings) -> Array:
+    """Whether the cut boxes of each pair, of different windows, are of one object.
+
+    They agree on what both windows could see of it; or one lies in the other, as where the third of three windows
+    sees only the middle.
+    """
     one = match(boxes[i], boxes[j], threshold=settings.contained, of_smaller=True)
     one |= agree(boxes[i], cuts[i], boxes[j], cuts[j], threshold=_AGREEMENT, reach_px=settings.seam_px)
-    return i[one], j[one]
+    one &= windows[i] != windows[j]
+    return one

@@ -102,3 +102,29 @@ def slides(draw: st.DrawFn) -> tuple[list[Found], Grid]:
     jitter[..., :2] = -np.abs(jitter[..., :2])
     rows = seen(objects, rng.integers(0, 2, count), grid, chance=chance, jitter=jitter)
     return rows, grid
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> tuple[list[Found], Grid]:
+    """Rows of windows in which boxes lie anywhere, over and over each other, as a model that is not trained gives."""
+    grid = grid_of(draw(st.sampled_from([250, 400])), draw(st.sampled_from([0, 20, 60])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    each, side_px = draw(st.sampled_from([1, 4, 12])), draw(st.sampled_from([10, 40, 90]))
+    return [crowd_row(grid, row, rng, each=each, side_px=side_px) for row in range(grid.rows)], grid
+
+
+def crowd_row(grid: Grid, row: int, rng: np.random.Generator, *, each: int, side_px: int) -> Found:
+    """So many boxes in each window of a row, of three classes, up to a side."""
+    edges = inner_edges(grid, np.ones(len(grid), bool))
+    parts = []
+    for window in grid.row(row):
+        low = np.array([window.x0, window.y0])
+        starts = rng.integers(0, window.size_px, (each, 2)) + low
+        ends = np.minimum(starts + rng.integers(1, side_px, (each, 2)), low + window.size_px)
+        detections = Detections(
+            boxes=np.concatenate([starts, ends], axis=1).astype(np.float32),
+            scores=(rng.integers(1, 50, each) / 50).astype(np.float32),
+            classes=rng.integers(0, 3, each).astype(np.int32),
+        )
+        parts.append(Found.in_window(detections, window, inner=int(edges[window.index])))
+    return Found.concatenate(parts)

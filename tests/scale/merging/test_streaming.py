@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 from benchmarks.merge_simulation import rows_of, simulate
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.scale.merging.scenes import content, found_of, grid_of, slides, with_outlines
+from tests.scale.merging.scenes import WINDOW_PX, content, crowd_row, crowds, found_of, grid_of, slides, with_outlines
 
 from redline.core.errors import DataError, InputError
 from redline.core.tensor import Array
 from scale.merging import METHODS, RIGHT, Found, Merger, MergeSettings, Method, merge
+from scale.merging.geometry import components
 from scale.merging.nms_numpy import NumpyKernels
-from scale.regions.grid import Grid
+from scale.regions.grid import Grid, Region
 
 KERNELS = NumpyKernels()
 
@@ -24,10 +26,16 @@ def tops_of(grid: Grid) -> list[float]:
 
 
 @given(
-    slide=slides(),
+    slide=st.one_of(slides(), crowds()),
     method=st.sampled_from(METHODS),
     chosen=st.sampled_from(
-        [MergeSettings(), MergeSettings(coverage=0.3), MergeSettings(iou=0.6, contained=0.8, cut_boxes="drop")]
+        [
+            MergeSettings(),
+            MergeSettings(coverage=0.3),
+            MergeSettings(iou=0.6, contained=0.8, cut_boxes="drop"),
+            MergeSettings(iou=0.05, contained=0.1, smaller=0.1),
+            MergeSettings(iou=None),
+        ]
     ),
     outlines=st.booleans(),
 )
@@ -75,11 +83,40 @@ def test_what_is_held_does_not_grow_with_the_slide(overlap: float, side_px: int)
     assert given_out == len(merge(scene.found, kernels=KERNELS))
 
 
+@pytest.mark.parametrize("method", ["drop-cut", "owner", "nms", "wbf"])
+def test_boxes_that_overlap_in_one_chain_are_not_held_to_the_end_of_the_slide(method: Method) -> None:
+    """Random boxes so dense that all of a slide is one chain: no more than three rows of windows wait."""
+    rng = np.random.default_rng(0)
+    region = Region(name="slide", x0=0, y0=0, width_px=260, height_px=4000)
+    grid = Grid(region=region, window_px=WINDOW_PX, overlap_px=20)
+    rows = [crowd_row(grid, row, rng, each=40, side_px=50) for row in range(grid.rows)]
+    assert len(np.unique(components(len(everything := Found.concatenate(rows)), *touching(everything)))) < grid.rows
+    merger = Merger(method=method, grid=grid, kernels=KERNELS)
+    held = []
+    for row, top in zip(rows, tops_of(grid), strict=True):
+        merger.add(row, top)
+        held.append(merger.held)
+    assert held[-1] == 0
+    assert max(held) <= 3 * max(map(len, rows))
+
+
+def touching(found: Found) -> tuple[Array, Array]:
+    boxes = found.detections.boxes.astype(np.float64)
+    return KERNELS.touching(boxes, boxes)
+
+
 def test_a_row_above_what_was_promised_is_refused() -> None:
     merger = Merger()
     merger.add(found_of(([0, 0, 10, 10], 0.5, 0, 0, 0)), 75)
     with pytest.raises(InputError, match="from y = 70.0 on, expected none above 75.0"):
         merger.add(found_of(([0, 70, 10, 90], 0.5, 0, 5, 0)), 150)
+
+
+def test_more_of_a_window_that_was_given_is_refused() -> None:
+    merger = Merger()
+    merger.add(found_of(([0, 0, 10, 10], 0.5, 0, 7, 0)), 5)
+    with pytest.raises(InputError, match="got more of window 7"):
+        merger.add(found_of(([0, 6, 10, 16], 0.5, 0, 7, 0)), 20)
 
 
 def test_a_finished_merger_takes_the_next_slide() -> None:
