@@ -65,6 +65,7 @@ def main() -> int:
     parser.add_argument("--bare-windows", type=int, default=400)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--cpu-precision", default="fp32", choices=("fp32", "bf16"), help=argparse.SUPPRESS)
     parser.add_argument("--worker", choices=("bare", "detect"), help=argparse.SUPPRESS)
     parser.add_argument("--slide", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--out", type=Path)
@@ -189,6 +190,10 @@ def spec_of(args: argparse.Namespace) -> Any:
     return ModelSpec(name="m", path=args.model, window_px=args.window, confidence=args.confidence, class_names=classes)
 
 
+def how_of(args: argparse.Namespace) -> dict[str, Any]:
+    return {"device": "cpu", "threads": args.threads, "cpu_precision": args.cpu_precision}
+
+
 def bare(args: argparse.Namespace) -> dict[str, Any]:
     """The model with batches of real windows that are ready: one call at a time on all cores, or as the pipeline calls.
 
@@ -197,10 +202,10 @@ def bare(args: argparse.Namespace) -> dict[str, Any]:
     from scale.pipeline.models import open_runners, runner_of
 
     with ExitStack() as stack:
-        model = open_model(spec_of(args), device="cpu", threads=args.threads)
+        model = open_model(spec_of(args), device="cpu", threads=args.threads, cpu_precision=args.cpu_precision)
         stack.callback(model.close)
         ways = {"one call on all cores": looped(runner_of(model), args)}
-        (runner,) = stack.enter_context(open_runners([spec_of(args)], device="cpu", threads=args.threads))
+        (runner,) = stack.enter_context(open_runners([spec_of(args)], **how_of(args)))
         ways["as the pipeline calls it"] = looped(runner, args)
     best = max(ways.values(), key=rate)
     return {**best, "ways": ways, "peak_rss_bytes": rss_bytes()}
@@ -234,9 +239,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
 
     options = DetectOptions(plan=PlanOptions(overlap=args.overlap), tissue=False, formats=FORMATS)
     with tempfile.TemporaryDirectory() as folder:
-        report = detect(
-            [args.slide], [spec_of(args)], folder, options=options, device="cpu", threads=args.threads
-        ).slides[0]
+        report = detect([args.slide], [spec_of(args)], folder, options=options, **how_of(args)).slides[0]
     assert report.good, report.error
     assert report.timing is not None
     return {

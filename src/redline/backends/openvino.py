@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import queue
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -39,14 +40,18 @@ class OpenVinoOptions:
         threads: Inference threads; 0 lets the runtime take every core.
         precision: ``default`` lets the runtime choose, which is bf16 where the processor has it; ``f32`` is true
             FP32. What really ran is read from the compiled model either way.
+        streams: How many threads may call a session at one time, each on its share of the cores.
     """
 
     threads: int = 0
     precision: str = "default"
+    streams: int = 1
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise InputError(f"threads is {self.threads}, expected 0 or more")
+        if self.streams < 1:
+            raise InputError(f"streams is {self.streams}, expected 1 or more")
         if self.precision not in _HINTS:
             raise InputError(f"precision is {self.precision!r}, expected one of {', '.join(_HINTS)}")
 
@@ -108,13 +113,13 @@ class OpenVino:
             compiled = core.import_model(io.BytesIO(engine.path.read_bytes()), "CPU", self._config())
         except Exception as error:
             raise EngineMismatchError(f"{engine.path.name}: OpenVINO cannot load it: {reason_of(error)}") from error
-        return OpenVinoSession(compiled, engine.signature)
+        return OpenVinoSession(compiled, engine.signature, streams=self.options.streams)
 
     def _config(self) -> dict[str, Any]:
         # No pinning: in a container the runtime would pin every process to the same first core.
         config: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
+            "NUM_STREAMS": self.options.streams,
             "INFERENCE_NUM_THREADS": self.options.threads,
             "ENABLE_CPU_PINNING": False,
         }
@@ -124,26 +129,33 @@ class OpenVino:
 
 
 class OpenVinoSession:
-    """A loaded OpenVINO model with one inference request."""
+    """A loaded OpenVINO model with an inference request for each stream; a call beyond these waits."""
 
-    def __init__(self, compiled: ov.CompiledModel, signature: Signature) -> None:
+    def __init__(self, compiled: ov.CompiledModel, signature: Signature, *, streams: int = 1) -> None:
         self.signature = signature
-        self._request: ov.InferRequest | None = compiled.create_infer_request()
+        self._requests: queue.SimpleQueue[ov.InferRequest] | None = queue.SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.create_infer_request())
         self._order = [spec.name for spec in signature.inputs]
         self._names = [spec.name for spec in signature.outputs]
 
     def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
         """Run once; the outputs are copies that the next call leaves alone."""
         self.signature.check(inputs)
-        if self._request is None:
+        requests = self._requests
+        if requests is None:
             raise InputError("the session is closed; open it again")
         feed = {index: np.ascontiguousarray(inputs[name]) for index, name in enumerate(self._order)}
-        results = self._request.infer(feed, share_inputs=True, share_outputs=False)
-        return {name: results[index] for index, name in enumerate(self._names)}
+        request = requests.get()
+        try:
+            results = request.infer(feed, share_inputs=True, share_outputs=False)
+            return {name: results[index] for index, name in enumerate(self._names)}
+        finally:
+            requests.put(request)
 
     def close(self) -> None:
         """Free the model."""
-        self._request = None
+        self._requests = None
 
 
 def _layers(compiled: ov.CompiledModel) -> Layers:

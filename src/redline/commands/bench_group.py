@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,6 +17,7 @@ from redline.commands.bench_workshop import Workshop
 from redline.commands.ways import reason_against
 from redline.core.artifact import Layers
 from redline.core.errors import RedlineError, WorkerError
+from redline.core.host import available_cores
 from redline.core.tensor import Array
 from redline.grid.cells import Cell, Group, baseline_of
 from redline.grid.config import GridConfig
@@ -324,8 +324,7 @@ def _close_all(starting: Iterable[Future[Worker]]) -> None:
 
 def openers() -> int:
     """How many workers are started at once: starting one takes a core and more."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(_MOST_OPENERS, cores // 2))
+    return max(1, min(_MOST_OPENERS, available_cores() // 2))
 
 
 def _key(variant: Variant) -> Key:

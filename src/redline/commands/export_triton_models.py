@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +18,7 @@ from redline.backends.tensorrt.profiles import Profile, Range, parse_profiles
 from redline.commands.opening import MANIFEST
 from redline.core.artifact import Engine, Layers, OnnxModel
 from redline.core.errors import ArtifactError, InputError
+from redline.core.host import available_cores
 from redline.core.preprocess import Preprocess, Usage
 from redline.core.tensor import Signature
 from redline.deployment import triton_python
@@ -211,7 +211,7 @@ def _schedule(found: _Found, wish: Mapping[str, Any]) -> tuple[Scheduling, tuple
     plan = Scheduling(
         max_batch=_LARGEST_BATCH if wanted is None else wanted,
         max_delay_s=wish["max_delay_s"],
-        instances=_cores() if found.kind == "cpu" else 1,
+        instances=available_cores() if found.kind == "cpu" else 1,
         kind=found.kind,
     )
     if found.plan is not None:
@@ -305,9 +305,3 @@ def _tensors(graph: GraphProto) -> Iterator[TensorProto]:
                 yield attribute.t
             for inner in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
                 yield from _tensors(inner)
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1  # pragma: no cover

@@ -7,17 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from redline.backends import load_backend
-from redline.core.artifact import Argument, OnnxModel
+from redline.core.artifact import Argument, Layers, OnnxModel
 from redline.core.session import Session
 from redline.core.tensor import Array, Signature
 
 
 class TemporarySession:
-    """A session whose engine lives in a temporary folder that goes away with it."""
+    """A session whose engine lives in a temporary folder that goes away with it.
 
-    def __init__(self, session: Session, folder: tempfile.TemporaryDirectory[str]) -> None:
+    Attributes:
+        layers: The precision of the engine's layers.
+    """
+
+    def __init__(self, session: Session, layers: Layers, folder: tempfile.TemporaryDirectory[str]) -> None:
         self._session = session
         self._folder = folder
+        self.layers = layers
 
     @property
     def signature(self) -> Signature:
@@ -39,7 +44,7 @@ def open_onnx(
     *,
     backend: str = "onnxruntime",
     options: Mapping[str, Argument] | None = None,
-) -> Session:
+) -> TemporarySession:
     """Compile ``model`` into a temporary folder and load it.
 
     Args:
@@ -51,7 +56,8 @@ def open_onnx(
     runtime = load_backend(backend, options)
     folder = tempfile.TemporaryDirectory(prefix="redline-")
     try:
-        return TemporarySession(runtime.load(runtime.compile(model, Path(folder.name))), folder)
+        engine = runtime.compile(model, Path(folder.name))
+        return TemporarySession(runtime.load(engine), engine.layers, folder)
     except BaseException:
         folder.cleanup()
         raise

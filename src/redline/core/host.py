@@ -1,11 +1,17 @@
-"""Which processor this is: what an engine compiled here depends on."""
+"""Which processor this is, and how many of its cores are ours: what an engine compiled here depends on."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 from functools import lru_cache
 from pathlib import Path
+
+
+def available_cores() -> int:
+    """How many cores this process may use; all of them where the system does not tell."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @lru_cache(maxsize=1)

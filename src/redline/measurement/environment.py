@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from redline.core.host import parse_cpuinfo
+from redline.core.host import available_cores, parse_cpuinfo
 from redline.measurement.limits import container_limits
 
 #: CPU features that decide which kernels a runtime takes; the rest would only make the fingerprint unreadable.
@@ -107,7 +107,7 @@ def fingerprint(*, root: Path = Path("/"), noise: Noise | None = None) -> Enviro
         flags=tuple(flag for flag in flags if flag in RELEVANT_FLAGS),
         architecture=platform.machine(),
         cores_logical=logical,
-        cores_available=_affinity(logical),
+        cores_available=available_cores(),
         memory_bytes=psutil.virtual_memory().total,
         container_cpu_limit=limits.cpus,
         container_memory_bytes=limits.memory_bytes,
@@ -225,10 +225,6 @@ def steal_share(before: str | None, after: str | None) -> float | None:
 def _jiffies(text: str) -> list[int]:
     first = text.splitlines()[0].split()
     return [int(word) for word in first[1:9]] if first[:1] == ["cpu"] else [0] * 8
-
-
-def _affinity(logical: int) -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else logical
 
 
 def _turbo(root: Path) -> bool | None:

@@ -64,9 +64,12 @@ def detect_command(
         int,
         typer.Option(
             min=0,
-            help="Of runtimes on the CPU; 0 lets them choose. With --cluster: a worker on every N cores; 0 on all.",
+            help="Of runtimes on the CPU; 0 takes all cores. With --cluster: a worker on every N cores; 0 on all.",
         ),
     ] = 0,
+    cpu_precision: Annotated[
+        str, typer.Option(help="Of ONNX models on a CPU: fp32, or bf16 by OpenVINO: faster, other boxes.")
+    ] = "fp32",
     readers: Annotated[int, typer.Option(min=0, help="How many read at once; 0 for one a core.")] = 0,
     reading: Annotated[
         str, typer.Option(help="By threads, or by processes, which keep a GPU busy; auto chooses.")
@@ -111,6 +114,7 @@ def detect_command(
             device=device,
             threads=threads,
             fallback=fallback,
+            cpu_precision=cpu_precision,  # type: ignore[arg-type]
             listener=TerminalListener(bar, slides=len(slides), quiet=quiet),
             cluster=cluster,
         )

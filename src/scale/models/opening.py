@@ -10,6 +10,7 @@ from typing import Literal, get_args
 
 from redline.core.artifact import Argument
 from redline.core.errors import EngineMismatchError, InputError, RedlineError
+from redline.core.host import available_cores
 from scale.models.engines import history_of, open_engine_file
 from scale.models.files import MissingModelError, ModelFiles, find_files, why_stale
 from scale.models.loaded import OpenModel, Origin, loaded
@@ -19,6 +20,12 @@ from scale.models.spec import ENGINE_SUFFIXES, ModelSpec
 #: Whether an engine is used where there is one, expected to be there, or never looked for.
 EngineUse = Literal["if-there", "expected", "never"]
 OnnxRuntime = Literal["auto", "onnxruntime", "onnxruntime-cuda", "openvino"]
+#: What an ONNX file is computed in on a CPU. BF16 has FP32's range and 8 bits of its 24: other boxes, in half the time.
+CpuPrecision = Literal["fp32", "bf16"]
+
+
+#: Runtimes that compute an ONNX file on the CPU.
+ON_CPU = ("onnxruntime", "openvino")
 
 
 class FallbackWarning(UserWarning):
@@ -42,7 +49,8 @@ class _Request:
     files: ModelFiles
     place: Place
     threads: int
-    onnx_threads: int
+    cpu_calls: int
+    cpu_precision: CpuPrecision
     failures: list[tuple[str, Exception]] = field(default_factory=list)
 
     def try_to_open(self, candidate: _Candidate) -> OpenModel | None:
@@ -68,21 +76,24 @@ def open_model(
     *,
     device: str = "auto",
     threads: int = 0,
-    onnx_threads: int = 0,
+    cpu_calls: int = 1,
     fallback: bool = True,
     engine: EngineUse = "if-there",
     onnx_runtime: OnnxRuntime = "auto",
+    cpu_precision: CpuPrecision = "fp32",
 ) -> OpenModel:
     """Open a model; a :class:`FallbackWarning` says where something else answers than what was asked for.
 
     Args:
         spec: The model.
         device: ``auto`` takes a GPU where there is one; ``cpu``, ``cuda`` or ``cuda:1``.
-        threads: Of runtimes on the CPU; 0 lets them choose.
-        onnx_threads: Of ONNX Runtime on the CPU where ``threads`` is 0: fewer than cores where several threads call it.
+        threads: Of runtimes on the CPU; 0 takes all cores.
+        cpu_calls: How many threads may call an ONNX file's session at one time on the CPU, where ``threads`` is 0: each
+            call has its share of the cores.
         fallback: Whether something else may answer where no engine works. Without it that is an error.
         engine: ``expected`` also warns where there is no engine; ``never`` does not look for one.
         onnx_runtime: What runs ONNX files.
+        cpu_precision: What ONNX files are computed in on the CPU; ``bf16`` is OpenVINO's, where the processor has it.
 
     Raises:
         InputError: no file of the model is there, or it is not the model that the spec describes.
@@ -91,9 +102,14 @@ def open_model(
         DeviceError: the GPU that was asked for is not there.
     """
     request = _Request(
-        spec=spec, files=find_files(spec.path), place=place_of(device), threads=threads, onnx_threads=onnx_threads
+        spec=spec,
+        files=find_files(spec.path),
+        place=place_of(device),
+        threads=threads,
+        cpu_calls=cpu_calls,
+        cpu_precision=cpu_precision,
     )
-    _check_choices(engine, onnx_runtime, request.place, fallback=fallback)
+    _check_choices(request, engine, onnx_runtime, fallback=fallback)
     if engine != "never" and not request.place.cpu_wanted:
         for path in request.files.engines:
             opened = request.try_to_open(_engine_candidate(request, path))
@@ -107,7 +123,7 @@ def open_model(
         if opened is not None:
             reasons = [*missing, *(reason for reason, _ in request.failures), *_not_on_gpu(request, opened)]
             as_asked = not missing and not engine_failed and opened.runtime == "torch"
-            return _told(opened, reasons, warn=not as_asked)
+            return _told(opened, [*reasons, *_not_in_bf16(request, opened)], warn=not as_asked)
     raise request.failure(_nothing(request.files))
 
 
@@ -129,11 +145,13 @@ def _others(request: _Request, onnx_runtime: OnnxRuntime) -> list[_Candidate]:
     files, found = request.files, []
     if files.onnx is not None:
         runtimes = request.place.onnx_runtimes() if onnx_runtime == "auto" else [onnx_runtime]
+        if request.cpu_precision == "bf16":
+            runtimes = ["openvino" if runtime == "onnxruntime" else runtime for runtime in runtimes]
         found = [_onnx_candidate(request, files.onnx, runtime) for runtime in runtimes]
     if files.torch is not None:
         found.append(_torch_candidate(request, files.torch))
     if request.place.on_gpu and onnx_runtime == "auto":
-        found.sort(key=lambda candidate: candidate.runtime == "onnxruntime")
+        found.sort(key=lambda candidate: candidate.runtime in ON_CPU)
     return found
 
 
@@ -146,17 +164,25 @@ def _onnx_candidate(request: _Request, path: Path, runtime: str) -> _Candidate:
         stale = why_stale(path, model.provenance, [torch] if torch and request.files.named != path else [])
         if stale:
             raise EngineMismatchError(f"{stale}; export it again")
-        on_gpu = runtime == "onnxruntime-cuda"
-        options: dict[str, Argument] = {"device": request.place.index} if on_gpu else {"threads": request.threads}
-        if runtime == "onnxruntime":
-            options = {"threads": request.threads or request.onnx_threads}
-        if runtime == "openvino":  # its default is BF16 where the processor has it: other boxes, and no word of it
-            options["precision"] = "f32"
-        session = open_onnx(model, backend=runtime, options=options)
-        origin = Origin(path=path, runtime=runtime, precision=model.layers.describe())
+        session = open_onnx(model, backend=runtime, options=_options(request, runtime))
+        # OpenVINO may compute in another precision than the file's: what it compiled tells.
+        layers = session.layers if runtime == "openvino" else model.layers
+        origin = Origin(path=path, runtime=runtime, precision=layers.describe())
         return loaded(request.spec, origin, session, model.usage)
 
     return _Candidate(path=path, runtime=runtime, open=open_it)
+
+
+def _options(request: _Request, runtime: str) -> dict[str, Argument]:
+    """Options of an ONNX file's backend."""
+    if runtime == "onnxruntime-cuda":
+        return {"device": request.place.index}
+    calls = 1 if request.threads else request.cpu_calls
+    if runtime == "onnxruntime":
+        return {"threads": request.threads or (available_cores() // calls if calls > 1 else 0)}
+    # OpenVINO's default is BF16 where the processor has it: other boxes, and no word of it.
+    precision = "bf16" if request.cpu_precision == "bf16" else "f32"
+    return {"threads": request.threads, "streams": calls, "precision": precision}
 
 
 def _torch_candidate(request: _Request, path: Path) -> _Candidate:
@@ -182,12 +208,21 @@ def _missing(request: _Request, engine: EngineUse) -> list[str]:
 
 def _not_on_gpu(request: _Request, opened: OpenModel) -> list[str]:
     """A GPU was asked for, and what answers has no way to it."""
-    if not request.place.gpu_wanted or opened.runtime not in ("onnxruntime", "openvino"):
+    if not request.place.gpu_wanted or opened.runtime not in ON_CPU:
         return []
     from redline.backends import why_not
 
     why = why_not("onnxruntime-cuda")
     return [f"on the CPU, since {why}" if why else f"{opened.runtime} runs on the CPU"]
+
+
+def _not_in_bf16(request: _Request, opened: OpenModel) -> list[str]:
+    """BF16 was asked for on a CPU, and is not what is computed."""
+    if request.cpu_precision == "fp32" or opened.origin.on_gpu or opened.precision.startswith("bf16"):
+        return []
+    if opened.runtime != "openvino":
+        return [] if request.place.on_gpu else [f"in {opened.precision}, since bf16 needs an .onnx file"]
+    return [f"in {opened.precision}, since this processor has no bf16"]
 
 
 def _told(opened: OpenModel, reasons: list[str], *, warn: bool) -> OpenModel:
@@ -223,13 +258,14 @@ def _nothing(files: ModelFiles) -> Exception:
     return MissingModelError(f"{files.named} is not there, nor is an .onnx, .pt or .engine file of that name")
 
 
-def _check_choices(engine: str, onnx_runtime: str, place: Place, *, fallback: bool) -> None:
+def _check_choices(request: _Request, engine: str, onnx_runtime: str, *, fallback: bool) -> None:
     for what, value, choices in (
         ("engine", engine, get_args(EngineUse)),
         ("onnx_runtime", onnx_runtime, get_args(OnnxRuntime)),
+        ("cpu_precision", request.cpu_precision, get_args(CpuPrecision)),
     ):
         if value not in choices:
             raise InputError(f"{what} is {value!r}, expected one of {', '.join(choices)}")
-    if not fallback and (engine == "never" or place.cpu_wanted):
+    if not fallback and (engine == "never" or request.place.cpu_wanted):
         why = "no engine is to be used" if engine == "never" else "device cpu runs no engine"
         raise InputError(f"{why}, and nothing else may answer; allow a fallback, or take another device")

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from redline.core.ray_cluster import ray_at
+from scale.models.opening import CpuPrecision
 from scale.models.spec import ModelSpec
 from scale.pipeline.cluster_fleet import Fleet
 from scale.pipeline.cluster_worker import Order
@@ -35,6 +36,7 @@ def cluster_bench(
     device: str = "auto",
     threads: int = 0,
     fallback: bool = True,
+    cpu_precision: CpuPrecision = "fp32",
     listener: Listener,
 ) -> Iterator[tuple[Bench, Callable[[], None]]]:
     """What slides are searched with, and how that is stopped; the workers go when the block ends.
@@ -46,6 +48,7 @@ def cluster_bench(
         device: ``auto`` takes GPUs where the cluster has any; ``cpu`` or ``cuda``.
         threads: How many cores a worker without a GPU has; 0 takes all of a machine.
         fallback: Whether something else may answer where a TensorRT engine does not work.
+        cpu_precision: What ONNX files are computed in on a CPU.
         listener: Is told what happens, by one thread at a time.
 
     Raises:
@@ -59,6 +62,7 @@ def cluster_bench(
         device=device,
         threads=threads,
         fallback=fallback,
+        cpu_precision=cpu_precision,
         reader=options.reader,
         run=options.run,
     )

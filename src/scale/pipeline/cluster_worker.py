@@ -5,7 +5,6 @@ Nothing is written here. What goes wrong is a value, since an error's class may 
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -14,8 +13,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from redline.core.errors import DataError, RedlineError
+from redline.core.host import available_cores
 from scale.models.loaded import OpenModel
-from scale.models.opening import FallbackWarning
+from scale.models.opening import CpuPrecision, FallbackWarning
 from scale.models.spec import ModelSpec
 from scale.pipeline.batches import StripResult
 from scale.pipeline.cluster_likeness import processor, software
@@ -44,6 +44,7 @@ class Order:
         device: ``auto``, ``cpu`` or ``cuda``.
         threads: Of runtimes on the CPU; 0 takes all cores that the worker has.
         fallback: Whether something else may answer where a TensorRT engine does not work.
+        cpu_precision: What ONNX files are computed in on the CPU.
         reader: Of slides.
         run: How the work is spread inside of a worker.
     """
@@ -52,6 +53,7 @@ class Order:
     device: str
     threads: int
     fallback: bool
+    cpu_precision: CpuPrecision
     reader: Reader
     run: RunOptions
 
@@ -149,6 +151,7 @@ class Worker:
                     device="cpu" if order.device == "cpu" else "auto",  # who sent it here has counted the GPUs
                     threads=order.threads or self._threads(),
                     fallback=order.fallback,
+                    cpu_precision=order.cpu_precision,
                     opened=opened.append,
                 )
             )
@@ -164,11 +167,11 @@ class Worker:
 
     def _threads(self) -> int:
         """0, which lets a runtime choose as it does without a cluster, where the worker has the whole machine."""
-        return 0 if self._cores >= len(os.sched_getaffinity(0)) else self._cores
+        return 0 if self._cores >= available_cores() else self._cores
 
     def _own_share(self, run: RunOptions) -> RunOptions:
         """The threads that a run without a cluster would have, as far as the worker's cores go."""
-        share = min(1.0, self._cores / len(os.sched_getaffinity(0)))
+        share = min(1.0, self._cores / available_cores())
         decoders = run.decoders or max(1, int(share * run.decoder_threads))
         return replace(run, readers=run.readers or min(self._cores, run.reader_threads), decoders=decoders)
 

@@ -18,6 +18,7 @@ import redline
 from redline.core.errors import BusyError, InputError, MissingDependencyError, RedlineError
 from redline.core.files import write_whole
 from scale.models.loaded import OpenModel
+from scale.models.opening import CpuPrecision
 from scale.models.spec import ModelSpec
 from scale.pipeline.finish import merge_settings
 from scale.pipeline.models import calibrate, open_runners
@@ -59,6 +60,7 @@ def detect(
     device: str = "auto",
     threads: int = 0,
     fallback: bool = True,
+    cpu_precision: CpuPrecision = "fp32",
     listener: Listener | None = None,
     cluster: str | None = None,
 ) -> CohortReport:
@@ -73,8 +75,9 @@ def detect(
         out: The folder.
         options: How slides are searched, and what is written.
         device: Where models run: ``auto``, ``cpu``, ``cuda`` or ``cuda:1``.
-        threads: Of runtimes on the CPU; 0 lets them choose.
+        threads: Of runtimes on the CPU; 0 takes all cores.
         fallback: Whether something else may answer where a TensorRT engine does not work.
+        cpu_precision: What ONNX files are computed in on the CPU.
         listener: Is told what happens.
         cluster: Address of a Ray cluster whose machines search; see :mod:`scale.pipeline.cluster`. None searches here.
 
@@ -90,7 +93,12 @@ def detect(
     options = replace(options, classes={**_classes(models), **options.classes})
     folders = folders_of(paths, out)
     jobs = list(zip(paths, folders, strict=True))
-    how: dict[str, Any] = {"device": device, "threads": threads, "fallback": fallback}
+    how: dict[str, Any] = {
+        "device": device,
+        "threads": threads,
+        "fallback": fallback,
+        "cpu_precision": cpu_precision,
+    }
     with ExitStack() as stack:
         if cluster is None:
             bench = stack.enter_context(_bench_here(models, options, listener, how))

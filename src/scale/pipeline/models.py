@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,18 +9,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from redline.core.files import sha256_of
+from redline.core.host import available_cores
 from redline.core.session import SupportsStream
 from scale.models.loaded import OpenModel
-from scale.models.opening import open_model
+from scale.models.opening import ON_CPU, CpuPrecision, open_model
 from scale.models.spec import ModelSpec
 from scale.pipeline.plan import Plan, Strip
 from scale.pipeline.runners import DetectorRunner, ModelInfo, OverlappedRunner, Runner, calls_of
 
 # Larger batches are no faster on a CPU, where they only take memory: one window of 640 px in a call, four small ones.
 _CPU_BATCH, _CPU_CALL_PX = 4, 640 * 640
-_ON_CPU = ("onnxruntime", "openvino")
 # Each call holds the activations of a batch; from there on calls take several cores.
-_MOST_CALLS = 8
+_LEAST_CALLS, _MOST_CALLS = 4, 8
 
 
 @contextmanager
@@ -31,6 +30,7 @@ def open_runners(
     device: str = "auto",
     threads: int = 0,
     fallback: bool = True,
+    cpu_precision: CpuPrecision = "fp32",
     opened: Callable[[OpenModel], None] | None = None,
 ) -> Iterator[tuple[Runner, ...]]:
     """Open models, one session each, and close them when the block ends.
@@ -38,22 +38,34 @@ def open_runners(
     Args:
         specs: The models.
         device: Where they run.
-        threads: Of runtimes on the CPU; 0 takes all cores: ONNX Runtime is called by several threads at one time, as
-            no core waits for another then; other runtimes choose.
+        threads: Of runtimes on the CPU; 0 takes all cores: the session of an ONNX file is called by several threads at
+            one time, as no core waits for another then.
         fallback: Whether something else may answer where an engine does not work.
+        cpu_precision: What ONNX files are computed in on the CPU.
         opened: Is told of each.
     """
-    cores = len(os.sched_getaffinity(0))
-    calls = 1 if threads else min(cores, _MOST_CALLS)
+    calls = 1 if threads else calls_on(available_cores())
     with ExitStack() as stack:
         runners = []
         for spec in specs:
-            model = open_model(spec, device=device, threads=threads, onnx_threads=cores // calls, fallback=fallback)
+            model = open_model(
+                spec, device=device, threads=threads, cpu_calls=calls, fallback=fallback, cpu_precision=cpu_precision
+            )
             stack.callback(model.close)
             if opened is not None:
                 opened(model)
-            runners.append(runner_of(model, calls=calls if model.runtime == "onnxruntime" else 1))
+            runners.append(runner_of(model, calls=calls if model.runtime in ON_CPU else 1))
         yield tuple(runners)
+
+
+def calls_on(count: int) -> int:
+    """How many calls at one time share so many cores: many, and so that few cores are idle.
+
+    >>> [(calls_on(count), count // calls_on(count)) for count in (1, 2, 8, 11, 12, 16)]
+    [(1, 1), (2, 1), (8, 1), (5, 2), (6, 2), (8, 2)]
+    """
+    possible = range(min(count, _LEAST_CALLS), min(count, _MOST_CALLS) + 1)
+    return max(possible, key=lambda calls: (count // calls * calls, calls))
 
 
 def runner_of(
@@ -79,7 +91,7 @@ def runner_of(
     info = ModelInfo(name=name or spec.name, class_names=model.names, identity=identity)
     height, width = model.detector.input_hw
     most = max(1, min(_CPU_BATCH, _CPU_CALL_PX // (height * width)))
-    batch = min(spec.batch, most) if model.origin.runtime in _ON_CPU else spec.batch
+    batch = min(spec.batch, most) if model.origin.runtime in ON_CPU else spec.batch
     how: dict[str, int] = {"window_px": window_px or spec.window_px, "batch": batch}
     session = model.detector.session
     if isinstance(session, SupportsStream):

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Protocol, cast, runtime_checkable
 
 from redline.core.errors import InputError, WorkerError
+from redline.core.host import available_cores
 from redline.core.shared_arrays import SharedBatches
 from redline.measurement.worker import ChildProcess, Source, thread_environment
 from scale.pipeline.reading_process import Filled, FillOrder
@@ -207,7 +208,7 @@ def processes_for(options: RunOptions, runners: Sequence[Runner], *, cores: int)
 @contextmanager
 def reader_pool(options: RunOptions, runners: Sequence[Runner]) -> Iterator[ReaderPool | None]:
     """Processes that read for as long as the block lasts; None where threads are to read."""
-    count = processes_for(options, runners, cores=len(os.sched_getaffinity(0)))
+    count = processes_for(options, runners, cores=available_cores())
     if not count:
         yield None
         return

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from redline.core.errors import InputError
+from redline.core.host import available_cores
 from scale.pipeline.plan import Plan
 from scale.pipeline.runners import Overlapping, Runner, calls_of
 
@@ -46,12 +46,12 @@ class RunOptions:
     @property
     def reader_threads(self) -> int:
         """How many threads read."""
-        return self.readers or min(_MOST_READERS, _cores())
+        return self.readers or min(_MOST_READERS, available_cores())
 
     @property
     def decoder_threads(self) -> int:
         """How many threads decode."""
-        return self.decoders or max(1, min(_MOST_DECODERS, _cores() // _CORES_A_DECODER))
+        return self.decoders or max(1, min(_MOST_DECODERS, available_cores() // _CORES_A_DECODER))
 
     def batches(self, plan: Plan, runners: Sequence[Runner], *, processes: int = 0) -> int:
         """How many batches are held at one time: those that fill, are ready, or are being answered.
@@ -64,7 +64,3 @@ class RunOptions:
         overlapped = sum(isinstance(runner, Overlapping) for runner in runners)
         answered = sum(calls_of(runner) - 1 for runner in runners)
         return filling + _SPARE_BATCHES + answered + _OVERLAPPED_BATCHES * overlapped
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,9 @@ from tests.scale.models.yolo_tools import SIDE_PX, bright_model, image_with, tou
 
 from redline.backends import nvidia
 from redline.commands.sessions import open_onnx
-from redline.core.artifact import Engine
+from redline.core.artifact import Engine, Layers
 from redline.core.errors import DeviceError, EngineMismatchError, InputError, MissingDependencyError, RedlineError
+from redline.core.host import cpu_info
 from redline.core.tensor import Array
 from redline.formats.onnx_file import read_onnx
 from scale.models import opening
@@ -267,6 +269,7 @@ def test_an_engine_alone_that_may_not_be_used(tmp_path: Path) -> None:
         ({"device": "gpu"}, "got device 'gpu', expected auto, cpu, cuda or cuda:1"),
         ({"engine": "yes"}, "engine is 'yes', expected one of if-there"),
         ({"onnx_runtime": "tflite"}, "onnx_runtime is 'tflite'"),
+        ({"cpu_precision": "int8"}, "cpu_precision is 'int8', expected one of fp32, bf16"),
         ({"engine": "never", "fallback": False}, "no engine is to be used"),
         ({"device": "cpu", "fallback": False}, "device cpu runs no engine"),
     ],
@@ -281,6 +284,35 @@ def test_openvino_where_it_is_asked_for(onnx: Path) -> None:
     opened = open_model(spec(onnx), onnx_runtime="openvino", threads=1)
     assert opened.runtime == "openvino"
     assert reds(opened) == [[8, 16, 16, 24]]
+    opened.close()
+
+
+def test_several_threads_may_call_openvino_at_one_time(onnx: Path) -> None:
+    pytest.importorskip("openvino")
+    opened = open_model(spec(onnx), onnx_runtime="openvino", cpu_calls=2)
+    image = image_with((8, 16, 0))
+    alone = opened([image])[0]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: opened.detector([image])[0], range(40)):
+            assert found.boxes.tolist() == alone.boxes.tolist()
+    opened.close()
+
+
+@pytest.mark.skipif("avx512_bf16" not in cpu_info()[1], reason="this processor has no bf16")
+def test_bf16_is_asked_for_and_told(onnx: Path) -> None:
+    pytest.importorskip("openvino")
+    opened = open_model(spec(onnx), cpu_precision="bf16")
+    assert (opened.runtime, opened.precision, opened.notes) == ("openvino", "bf16", ())
+    assert reds(opened) == [[8, 16, 16, 24]]
+    opened.close()
+
+
+def test_a_processor_without_bf16_is_told(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("redline.backends.openvino")
+    monkeypatch.setattr(openvino, "_layers", lambda _: Layers.of({"fp32": 2}))
+    with pytest.warns(FallbackWarning, match="in fp32, since this processor has no bf16"):
+        opened = open_model(spec(onnx), cpu_precision="bf16")
+    assert opened.precision == "fp32"
     opened.close()
 
 

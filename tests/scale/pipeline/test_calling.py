@@ -262,12 +262,12 @@ def test_onnx_runtime_on_a_cpu_is_called_by_as_many_threads_as_there_are_cores(
     given = ModelSpec(name="m", path=spot_model(tmp_path / "m.onnx"), window_px=64, batch=4, confidence=0.1)
     asked: list[tuple[int, int]] = []
 
-    def watched(spec: ModelSpec, *, threads: int = 0, onnx_threads: int = 0, **more: Any) -> OpenModel:
-        asked.append((threads, onnx_threads))
-        return open_model(spec, threads=threads, onnx_threads=onnx_threads, **more)
+    def watched(spec: ModelSpec, *, threads: int = 0, cpu_calls: int = 0, **more: Any) -> OpenModel:
+        asked.append((threads, cpu_calls))
+        return open_model(spec, threads=threads, cpu_calls=cpu_calls, **more)
 
     monkeypatch.setattr(pipeline_models, "open_model", watched)
-    for cores, threads, expected in ((2, 0, (0, 1, 2)), (16, 0, (0, 2, 8)), (12, 0, (0, 1, 8)), (16, 3, (3, 16, 1))):
+    for cores, threads, calls in ((2, 0, 2), (16, 0, 8), (12, 0, 6), (16, 3, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, cores=cores: range(cores))
         with pipeline_models.open_runners([given], device="cpu", threads=threads) as (runner,):
-            assert (*asked.pop(), calls_of(runner)) == expected
+            assert (*asked.pop(), calls_of(runner)) == (threads, calls, calls)
