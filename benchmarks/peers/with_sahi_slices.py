@@ -1,22 +1,30 @@
 """SAHI's sliced prediction of a picture in memory by a YOLOv8-style ONNX model, in an environment that has sahi.
 
-    .peers/sahi/bin/python benchmarks/peers/with_sahi_slices.py picture.npy model.onnx --window 640 --overlap 0.2
+    .peers/sahi_ultralytics/bin/python benchmarks/peers/with_sahi_slices.py picture.npy model.onnx --overlap 0.2
+    .peers/sahi/bin/python benchmarks/peers/with_sahi_slices.py picture.npy model.onnx --by onnxruntime
 
-SAHI has no model class for ONNX files; this one calls ONNX Runtime directly and decodes with NumPy, which is the least
-that such a class can do. Only slicing, inference, merging and their objects are timed, not loading the picture, which
+SAHI's own class for ONNX files goes through Ultralytics (AGPL-3.0: installed apart, nothing of it is copied). With
+`--by onnxruntime` a class of ours calls ONNX Runtime directly and decodes with NumPy, the least that such a class can
+do: what SAHI itself costs. Only slicing, inference, merging and their objects are timed, not loading the picture, which
 must fit into memory. A line of JSON says how long it took.
+
+torchvision's wheel is built for CUDA and does not load beside a CPU build of torch unless operators that are not called
+here are declared; Ultralytics' own suppression, which is what it takes without torchvision, stands in for one of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
 import sahi
+from sahi import AutoDetectionModel
 from sahi.models.base import DetectionModel
 from sahi.predict import get_sliced_prediction
 from sahi.prediction import ObjectPrediction
@@ -72,6 +80,30 @@ class OnnxYolo(DetectionModel):
         ]
 
 
+def by_ultralytics(args: argparse.Namespace) -> DetectionModel:
+    """SAHI's own class, as its documentation opens an ONNX file."""
+    os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true")
+    import torch
+
+    operators = torch.library.Library("torchvision", "DEF")
+    for operator in ("nms", "qnms"):
+        operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+    from ultralytics.utils.nms import TorchNMS
+
+    torchvision.ops = SimpleNamespace(nms=TorchNMS.nms)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    return AutoDetectionModel.from_pretrained(
+        model_type="ultralytics",
+        model_path=args.model,
+        task="detect",
+        confidence_threshold=args.confidence,
+        device="cpu",
+        image_size=args.window,
+    )
+
+
 def suppressed(boxes: np.ndarray, scores: np.ndarray, iou: float) -> list[int]:
     order, kept = np.argsort(-scores, kind="stable"), []
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
@@ -93,10 +125,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--confidence", type=float, default=0.25)
+    parser.add_argument("--by", choices=("ultralytics", "onnxruntime"), default="ultralytics")
     args = parser.parse_args()
     picture = np.load(args.picture)
     OnnxYolo.threads = args.threads
-    model = OnnxYolo(model_path=args.model, device="cpu", confidence_threshold=args.confidence)
+    if args.by == "ultralytics":
+        model = by_ultralytics(args)
+    else:
+        model = OnnxYolo(model_path=args.model, device="cpu", confidence_threshold=args.confidence)
     model.perform_batch_inference([picture[: args.window, : args.window]] * args.batch)
     start = time.perf_counter()
     result = get_sliced_prediction(
