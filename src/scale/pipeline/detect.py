@@ -172,9 +172,18 @@ def _guarded(path: Path, folder: Path, bench: Bench, out: Path) -> SlideReport:
         told = f"internal error, {type(error).__name__}: {error}"
         report = SlideReport(slide=path, status="failed", error=" ".join(told.split()))
     except KeyboardInterrupt:
-        _record(out, SlideReport(slide=path, status="interrupted", folder=folder))
+        _recorded(out, SlideReport(slide=path, status="interrupted", folder=folder))
         raise
-    _record(out, report)
+    return _recorded(out, report)
+
+
+def _recorded(out: Path, report: SlideReport) -> SlideReport:
+    """The report, in the folder's table too; where that cannot be written, the slide has failed, if not before."""
+    try:
+        _record(out, report)
+    except OSError as error:
+        if report.error is None:
+            return replace(report, status="failed", error=_told(error), cause=error)
     return report
 
 

@@ -218,6 +218,15 @@ def test_the_error_of_a_single_slide_is_that_of_the_run(model: Path, tmp_path: P
     assert json.loads((tmp_path / "out" / "run.json").read_text())["slides"][0]["status"] == "failed"
 
 
+def test_a_table_that_cannot_be_written_hides_no_other_error(model: Path, tmp_path: Path) -> None:
+    taken, bad = tmp_path / "taken", tmp_path / "bad.svs"
+    taken.touch()
+    bad.write_bytes(SLIDE.read_bytes()[:5000])
+    first, second = detect([bad, tmp_path / "gone.svs"], [spec(model)], taken / "out").slides
+    assert "bad.svs" in str(first.error)
+    assert "gone.svs" in str(second.error)
+
+
 def test_a_package_without_which_no_slide_can_be_done_is_the_error_of_the_run(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
