@@ -1,13 +1,26 @@
-"""How near the detections of one runtime are to another's: a part of `gpu_pipeline.py`."""
+"""How near the detections of one runtime are to another's: a part of `gpu_pipeline.py`.
+
+On its own it holds what `gpu_pipeline.py --save` kept of a model that Redline has built in against its PyTorch module
+in FP32, on the same windows, here:
+
+    python benchmarks/gpu_agreement.py saved/yolo_n.npz --model yolo_n -o results/gpu/scale_agreement.json
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import redline
+from redline.core.files import write_whole
 from redline.core.tensor import Array
+from redline.detection.detector import Detector
 from redline.detection.results import Detections
 
 MATCHED_IOU = 0.5
@@ -78,3 +91,57 @@ def precision(truth: Sequence[Detections], found: Sequence[Detections], name: in
         return 0.0
     exact = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
     return float(np.sum(np.diff(hits / total, prepend=0) * exact))
+
+
+def save(path: Path, images: Sequence[Array], confidence: float, answers: Mapping[str, Sequence[Detections]]) -> None:
+    """Windows, and what each runtime found in them."""
+    arrays: dict[str, Array] = {"windows": np.stack(images), "confidence": np.array(confidence)}
+    for name, found in answers.items():
+        arrays[f"{name} counts"] = np.array([len(one) for one in found])
+        for what in ("boxes", "scores", "classes"):
+            arrays[f"{name} {what}"] = np.concatenate([getattr(one, what) for one in found])
+    np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+
+
+def saved(path: Path) -> tuple[list[Array], float, dict[str, list[Detections]]]:
+    """What :func:`save` wrote."""
+    with np.load(path) as arrays:
+        answers = {}
+        for name in [key.removesuffix(" counts") for key in arrays if key.endswith(" counts")]:
+            borders = np.cumsum(arrays[f"{name} counts"])[:-1]
+            parts = [np.split(arrays[f"{name} {what}"], borders) for what in ("boxes", "scores", "classes")]
+            answers[name] = [Detections(boxes=b, scores=s, classes=c) for b, s, c in zip(*parts, strict=True)]
+        return list(arrays["windows"]), float(arrays["confidence"]), answers
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("saved", type=Path)
+    parser.add_argument("--model", required=True, help="as redline names it")
+    parser.add_argument("-o", "--out", type=Path)
+    args = parser.parse_args()
+    from redline.commands.opening import open_any
+
+    images, confidence, answers = saved(args.saved)
+    opened = open_any(args.model)
+    try:
+        detector = Detector(opened.session, opened.usage, confidence=confidence)
+        torch = [detector([image])[0] for image in images]
+    finally:
+        opened.session.close()
+    document = {
+        "benchmark": "gpu_agreement",
+        "redline": redline.__version__,
+        "model": args.model,
+        "windows": len(images),
+        "confidence": confidence,
+        **{f"{name} against PyTorch": differences(torch, found) for name, found in answers.items()},
+    }
+    print(json.dumps(document, indent=1))
+    if args.out:
+        write_whole(args.out, json.dumps(document, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

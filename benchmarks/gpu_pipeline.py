@@ -3,9 +3,12 @@
 For each model: engines of FP32 (without TF32) and FP16 at batch 32 as `scale convert` makes them; how near their
 detections are to ONNX Runtime's in FP32; then the whole pipeline over a slide that is made of the real region and its
 mirror images, each run beside the bare engine of the same session on batches that are ready, call by call and as a
-stream. What was measured is written after each part; a part that fails is an entry that says why.
+stream. What was measured is written after each part; a part that fails is an entry that says why. With `--sahi-side`
+SAHI cuts a picture of that many pixels a side, has the windows answered by the same session, and merges, where it is
+installed beside Redline. `--save` keeps what each runtime found, to be held against PyTorch on a machine that has it:
 
     python benchmarks/gpu_pipeline.py --onnx yolov8n.onnx -o results/gpu/scale_pipeline.json
+    python benchmarks/gpu_agreement.py saved/yolo_n.npz --model yolo_n -o results/gpu/scale_agreement.json
 
 Ends with 1 where a part fails, or the engine waits 20 % of the time or more by the median over the runs.
 """
@@ -16,6 +19,7 @@ import argparse
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -38,6 +42,7 @@ from redline.core.files import sha256_of, write_whole
 from redline.core.session import SupportsDeviceTiming
 from redline.measurement.environment import fingerprint, installed, noise_check
 
+SAHI = Path(__file__).resolve().parent / "peers" / "with_sahi_slices.py"
 WANTED_WAITED = 0.2
 SAMPLES_PER_S = 10
 BOXES_PER_WINDOW = 50
@@ -64,6 +69,8 @@ class Report:
             "decoders",
             "reading",
             "input",
+            "keep_head",
+            "sahi_side",
         )
         self.document: dict[str, Any] = {
             "benchmark": "gpu_pipeline",
@@ -108,6 +115,9 @@ def main() -> int:
         "--backend", choices=("tensorrt", "onnxruntime"), default="tensorrt", help="onnxruntime: a trial"
     )
     parser.add_argument("--input", choices=("uint8", "float"), default="uint8", help="what engines take")
+    parser.add_argument("--keep-head", action="store_true", help="engines do not name the best class themselves")
+    parser.add_argument("--sahi-side", type=int, default=0, help="of SAHI's picture, in pixels; 0 leaves it out")
+    parser.add_argument("--save", type=Path, help="folder for what each runtime found")
     parser.add_argument("--timing-cache", default="", help="a file that spares later builds their timing")
     parser.add_argument("--work", type=Path, help="folder that keeps the slide and the engines")
     parser.add_argument("-o", "--out", type=Path)
@@ -150,6 +160,8 @@ def measure(
         return
     for number in range(args.runs):
         report.part(place, f"run {number + 1}", lambda: run(files["fp16"], slide, confidence, args))
+    if args.sahi_side:
+        report.part(place, "sahi", lambda: sahi(files["fp16"], slide, confidence, args))
 
 
 def make_slide(path: Path, side: int) -> dict[str, Any]:
@@ -175,7 +187,11 @@ def make_engine(source: Path, folder: Path, name: str, args: argparse.Namespace)
     refused = []
     for taken in ("uint8", "float")[args.input == "float" :]:
         options = ConvertOptions(
-            half=name == "fp16", batch=args.batch, input_type=taken, timing_cache=args.timing_cache
+            half=name == "fp16",
+            batch=args.batch,
+            input_type=taken,
+            keep_head=args.keep_head,
+            timing_cache=args.timing_cache,
         )
         (row,) = convert(models=[copy], options=options).conversions
         if row.engine is not None:
@@ -234,6 +250,9 @@ def agree(source: Path, files: dict[str, Path], slide: Path, args: argparse.Name
             answers[name] = model(images)
         finally:
             model.close()
+    if args.save:
+        args.save.mkdir(parents=True, exist_ok=True)
+        gpu_agreement.save(args.save / f"{source.stem}.npz", images, confidence, answers)
     for one, other in (("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("fp32", "fp16")):
         if one in answers and other in answers:
             found[f"{other} against {one}"] = gpu_agreement.differences(answers[one], answers[other])
@@ -258,6 +277,27 @@ def run(path: Path, slide: Path, confidence: float, args: argparse.Namespace) ->
         "of_bare": whole["windows_per_s"] / max(value for value in best.values() if value),
         "gpu_computed_share": None if device_s is None else device_s * batches / span_s,
     }
+
+
+def sahi(path: Path, slide: Path, confidence: float, args: argparse.Namespace) -> dict[str, Any]:
+    """SAHI over the upper left corner of the slide, by the same engine, one slice a call and a full batch a call."""
+    from scale.slides.opening import open_slide
+
+    side = min(args.sahi_side, args.side)
+    found: dict[str, Any] = {"side_px": side}
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder) / "picture.npy"
+        with open_slide(slide) as source:
+            np.save(picture, source.read(0, 0, side, side))
+        for batch in (1, args.batch):
+            words = [sys.executable, str(SAHI), str(picture), str(path), "--by", "scale", "--batch", str(batch)]
+            words += ["--window", str(args.window), "--overlap", str(args.overlap), "--confidence", str(confidence)]
+            done = subprocess.run(words, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(done.stderr.strip()[-400:])
+            one = json.loads(done.stdout.strip().splitlines()[-1])
+            found[f"batch {batch}"] = {**one, "windows_per_s": one["windows"] / one["seconds"]}
+    return found
 
 
 def bare(path: Path, slide: Path, confidence: float, args: argparse.Namespace) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
     .peers/sahi_ultralytics/bin/python benchmarks/peers/with_sahi_slices.py picture.npy model.onnx --overlap 0.2
     .peers/sahi/bin/python benchmarks/peers/with_sahi_slices.py picture.npy model.onnx --by onnxruntime
+    python benchmarks/peers/with_sahi_slices.py picture.npy model.engine --by scale --batch 32
 
 SAHI's own class for ONNX files goes through Ultralytics (AGPL-3.0: installed apart, nothing of it is copied). With
 `--by onnxruntime` a class of ours calls ONNX Runtime directly and decodes with NumPy, the least that such a class can
-do: what SAHI itself costs. Only slicing, inference, merging and their objects are timed, not loading the picture, which
-must fit into memory. A line of JSON says how long it took.
+do: what SAHI itself costs. `--by scale` calls a model as `scale` opens it, a TensorRT engine too, with all of its
+decoding; SAHI and Redline share an environment then. Only slicing, inference, merging and their objects are timed, not
+loading the picture, which must fit into memory. A line of JSON says how long it took.
 
 torchvision's wheel is built for CUDA and does not load beside a CPU build of torch unless operators that are not called
 here are declared; Ultralytics' own suppression, which is what it takes without torchvision, stands in for one of them.
@@ -19,10 +21,10 @@ import json
 import os
 import resource
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime
 import sahi
 from sahi import AutoDetectionModel
 from sahi.models.base import DetectionModel
@@ -37,6 +39,8 @@ class OnnxYolo(DetectionModel):
     threads = 0
 
     def load_model(self) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         self.model = onnxruntime.InferenceSession(self.model_path, options, providers=["CPUExecutionProvider"])
@@ -77,6 +81,28 @@ class OnnxYolo(DetectionModel):
                 if row[2] > max(row[0], 0) and row[3] > max(row[1], 0)
             ]
             for rows, shift, full in zip(self._original_predictions, shift_amount_list, full_shape_list, strict=True)
+        ]
+
+
+class OpenedByScale(OnnxYolo):
+    """Whatever `scale` can open."""
+
+    window = 640
+
+    def load_model(self) -> None:
+        from scale.models.opening import open_model
+        from scale.models.spec import ModelSpec
+
+        spec = ModelSpec(
+            name="m", path=Path(self.model_path), window_px=self.window, confidence=self.confidence_threshold
+        )
+        self.model = open_model(spec, threads=self.threads)
+
+    def perform_batch_inference(self, images: list[np.ndarray]) -> None:
+        self._original_shapes = [image.shape for image in images]
+        self._original_predictions = [
+            np.concatenate([found.boxes, found.scores[:, None], found.classes[:, None]], axis=1)
+            for found in self.model(images)
         ]
 
 
@@ -125,14 +151,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--confidence", type=float, default=0.25)
-    parser.add_argument("--by", choices=("ultralytics", "onnxruntime"), default="ultralytics")
+    parser.add_argument("--by", choices=("ultralytics", "onnxruntime", "scale"), default="ultralytics")
     args = parser.parse_args()
     picture = np.load(args.picture)
-    OnnxYolo.threads = args.threads
+    OnnxYolo.threads, OpenedByScale.window = args.threads, args.window
     if args.by == "ultralytics":
         model = by_ultralytics(args)
     else:
-        model = OnnxYolo(model_path=args.model, device="cpu", confidence_threshold=args.confidence)
+        kind = OnnxYolo if args.by == "onnxruntime" else OpenedByScale
+        model = kind(model_path=args.model, device="cpu", confidence_threshold=args.confidence)
     model.perform_batch_inference([picture[: args.window, : args.window]] * args.batch)
     start = time.perf_counter()
     result = get_sliced_prediction(
