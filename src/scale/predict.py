@@ -34,7 +34,7 @@ Predictions = dict[str, list["Prediction"]]
 
 
 class IncompleteWarning(UserWarning):
-    """Some windows could not be done, and are missing in the predictions."""
+    """Some windows could not be done, and are missing in the predictions, or hold more than is kept of one."""
 
 
 class Model(Protocol):
@@ -170,6 +170,10 @@ class WSIPredictor:
             first = found.failures[0]
             text = f"{len(found.failures)} windows are missing in the predictions of {name}; the first, at "
             text += f"({first.x0}, {first.y0}): {first.reason}"
+            warnings.warn(text, IncompleteWarning, stacklevel=3)
+        for model, count in found.full_windows.items():
+            text = f"{count} windows of model {model} hold as many boxes as are kept of one, and more may be there; "
+            text += "raise max_detections in the TOML file of the models, or take smaller windows"
             warnings.warn(text, IncompleteWarning, stacklevel=3)
         return found.predictions
 

@@ -84,6 +84,9 @@ def test_thresholds_and_limits():
     assert len(Detector(session, USAGE, iou=0.99)([SQUARE])[0]) == 3
     assert len(Detector(session, USAGE, confidence=0.95)([SQUARE])[0]) == 0
     assert Detector(session, USAGE, max_detections=1)([SQUARE])[0].scores.tolist() == [pytest.approx(0.9)]
+    # The class is chosen before the limit: the surest box is of another one.
+    of_one = Detector(session, USAGE, max_detections=1, classes=[1])([SQUARE])[0]
+    assert (of_one.classes.tolist(), of_one.scores.tolist()) == ([1], [pytest.approx(0.7)])
     for wrong in ({"confidence": 1.5}, {"iou": -0.1}, {"max_detections": 0}):
         with pytest.raises(InputError, match="expected"):
             Detector(session, USAGE, **wrong)

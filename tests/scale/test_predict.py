@@ -19,7 +19,7 @@ from redline.core.tensor import Array
 from scale.aimodels import YOLOModel
 from scale.domain import Prediction, from_detections
 from scale.model_config import ModelConfig
-from scale.models.spec import Postprocessing
+from scale.models.spec import ModelSpec, Postprocessing
 from scale.predict import IncompleteWarning, WSIPredictor
 from scale.wsi import WSIIterator
 
@@ -163,6 +163,14 @@ def test_windows_that_are_missing_are_warned_of() -> None:
     assert 0 < len(found["Black"]) <= len(expected)
     assert one.failures
     assert "tile 7 is torn" in one.failures[0].reason
+
+
+def test_windows_that_hold_as_many_boxes_as_are_kept_are_warned_of(tmp_path: Path) -> None:
+    path = spot_model(tmp_path / "m.onnx", size_px=128)
+    spec = ModelSpec(name="spots", path=path, class_names={0: "Spot"}, confidence=0.1, max_detections=1)
+    one = predictor(two_pieces()[0], YOLOModel.of(spec, device="cpu"))
+    with pytest.warns(IncompleteWarning, match="of model spots hold as many boxes as are kept of one"):
+        one.predict_section(0)
 
 
 def test_a_section_that_there_is_not_is_refused() -> None:

@@ -30,6 +30,7 @@ class Decoder:
         confidence: Boxes with this score or less are left out.
         iou: Intersection over union above which the lesser of two boxes of one class goes; finished boxes stay.
         max_detections: No more for one image.
+        classes: Only boxes whose best class is one of these, before any is compared with another; None takes all.
     """
 
     detection: Detection | None = None
@@ -37,6 +38,7 @@ class Decoder:
     confidence: float = CONFIDENCE
     iou: float = IOU
     max_detections: int = MAX_DETECTIONS
+    classes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("confidence", self.confidence), ("iou", self.iou)):
@@ -92,6 +94,8 @@ class Decoder:
         )
 
     def _kept(self, candidates: Candidates, layout: Layout) -> Candidates:
+        if self.classes is not None:
+            candidates = candidates.take(np.flatnonzero(np.isin(candidates.classes, self.classes)))
         if layout.head == "end2end":
             return candidates.take(np.argsort(-candidates.scores, kind="stable")[: self.max_detections])
         kept = nms(

@@ -35,6 +35,7 @@ class Detector:
         iou: float = IOU,
         max_detections: int = MAX_DETECTIONS,
         class_names: Sequence[str] | None = None,
+        classes: Sequence[int] | None = None,
     ) -> None:
         """Raises InputError where the model takes no images, or its outputs are those of no detector."""
         self._session = session
@@ -50,6 +51,7 @@ class Detector:
             confidence=confidence,
             iou=iou,
             max_detections=max_detections,
+            classes=None if classes is None else tuple(classes),
         )
         _check_outputs(session.signature, self._decoder)
 

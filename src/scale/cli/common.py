@@ -35,6 +35,7 @@ def models_of(
     window_px: int | None = None,
     confidence: float | None = None,
     batch: int | None = None,
+    max_detections: int | None = None,
 ) -> list[ModelSpec]:
     """The models that a user names.
 
@@ -44,12 +45,13 @@ def models_of(
         window_px: Side of the windows, in place of what is said elsewhere.
         confidence: Below which detections are dropped, in place of what is said elsewhere.
         batch: The most windows in one call, in place of what is said elsewhere.
+        max_detections: The most boxes of one window, in place of what is said elsewhere.
 
     Raises:
         InputError: there is none, or what is there cannot be used.
     """
     specs = _from_config(paths, config) if config is not None else _from_files(paths, window_px)
-    wanted = {"window_px": window_px, "confidence": confidence, "batch": batch}
+    wanted = {"window_px": window_px, "confidence": confidence, "batch": batch, "max_detections": max_detections}
     changes = {name: value for name, value in wanted.items() if value is not None}
     return [replace(spec, **changes) for spec in specs]  # type: ignore[arg-type]
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from redline.cli.common import JsonFlag, QuietFlag, console, print_json, progress
 from redline.cli.program import EXIT_GATE, EXIT_INPUT
 from redline.core.errors import InputError
-from scale.cli.common import duration, models_of, parse_overlap
+from scale.cli.common import counted, duration, models_of, parse_overlap
 
 if TYPE_CHECKING:
     from scale.pipeline.detect import CohortReport
@@ -49,6 +49,9 @@ def detect_command(
         bool, typer.Option("--pyramid", help="Read large windows from a smaller level: faster, other pixels.")
     ] = False,
     confidence: Annotated[float | None, typer.Option(min=0, max=1, help="Drop detections below it.")] = None,
+    max_detections: Annotated[
+        int | None, typer.Option(min=1, help="Most boxes of one window; else the config's, or 300.")
+    ] = None,
     merge: Annotated[str, typer.Option(help="drop-cut, owner, nms, nmm, wbf, union or legacy.")] = "drop-cut",
     formats: Annotated[
         str, typer.Option("--format", help="Of geojson, geojson.gz, json, parquet, csv, coco, heatmap.")
@@ -104,7 +107,9 @@ def detect_command(
         fresh=fresh,
         run=RunOptions(readers=readers, reading=reading),  # type: ignore[arg-type]
     )
-    specs = models_of(models or [], config, window_px=window, confidence=confidence, batch=batch)
+    specs = models_of(
+        models or [], config, window_px=window, confidence=confidence, batch=batch, max_detections=max_detections
+    )
     with progress(quiet=quiet) as bar:
         report = detect(
             slides,
@@ -203,6 +208,11 @@ def _lines(slide: SlideReport, *, errors: bool) -> list[str]:
     lines = [f"failed: {slide.error}"] if slide.error and errors else []
     if slide.counts:
         lines.append(_counts_line(slide.counts))
+    lines += [
+        f"full: {counted(count, 'window')} of model {name} hold as many boxes as are kept of one, so that more may be "
+        "there; raise --max-detections, or take smaller windows"
+        for name, count in slide.full_windows.items()
+    ]
     lines += [
         f"missing: window at ({failure.x0}, {failure.y0}), {failure.stage}: {failure.reason}"
         for failure in slide.failures[:_MOST_FAILURES]

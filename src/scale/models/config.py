@@ -22,6 +22,7 @@ _FIELDS: Mapping[str, tuple[str, type | tuple[type, ...], str]] = {
     "window": ("window_px", int, "a whole number of pixels"),
     "confidence": ("confidence", (int, float), "a number from 0 to 1"),
     "iou": ("iou", (int, float), "a number from 0 to 1"),
+    "max_detections": ("max_detections", int, "a whole number"),
     "batch": ("batch", int, "a whole number"),
     "input": ("input_px", int, "a whole number of pixels"),
     "classes": ("class_names", (dict, list), 'names by index, such as { 0 = "Cell" }, or a list of names'),

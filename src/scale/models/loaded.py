@@ -109,11 +109,19 @@ def loaded(spec: ModelSpec, origin: Origin, session: Session, usage: Usage) -> O
 
     try:
         usage = _usage_for(spec, usage, session)
+        class_names = _class_names(spec, origin.path, usage.class_names)
+        all_asked = set(class_names) == set(range(len(usage.class_names)))
         try:
-            detector = Detector(session, usage, confidence=spec.confidence, iou=spec.iou)
+            detector = Detector(
+                session,
+                usage,
+                confidence=spec.confidence,
+                iou=spec.iou,
+                max_detections=spec.max_detections,
+                classes=None if all_asked else tuple(class_names),
+            )
         except InputError as error:
             raise InputError(f"{origin.path.name}: {error}") from error
-        class_names = _class_names(spec, origin.path, usage.class_names)
         if origin.on_gpu:
             _try_once(detector, origin.path)
     except BaseException:

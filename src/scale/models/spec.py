@@ -47,6 +47,8 @@ class ModelSpec:
             that the file names.
         confidence: Detections below it are dropped.
         iou: Of the model's own suppression within one window.
+        max_detections: The most boxes that are kept of one window, the surest. Where a window has that many there may
+            be more, and the report says so.
         batch: The most windows in one call; an engine of a fixed batch has its own.
         input_px: Side of the model's square input; None takes what the file says.
         postprocess: By class name; see :class:`Postprocessing`.
@@ -58,6 +60,7 @@ class ModelSpec:
     class_names: Mapping[int, str] = field(default_factory=dict)
     confidence: float = 0.25
     iou: float = 0.7
+    max_detections: int = 300
     batch: int = 32
     input_px: int | None = None
     postprocess: Mapping[str, Postprocessing] = field(default_factory=dict)
@@ -70,7 +73,12 @@ class ModelSpec:
         for what, share in (("confidence", self.confidence), ("iou", self.iou)):
             if not 0 <= share <= 1:
                 raise InputError(f"model {self.name}: {what} is {share}, expected a share from 0 to 1")
-        for what, size in (("window", self.window_px), ("batch", self.batch), ("input", self.input_px)):
+        for what, size in (
+            ("window", self.window_px),
+            ("batch", self.batch),
+            ("max_detections", self.max_detections),
+            ("input", self.input_px),
+        ):
             if size is not None and size < 1:
                 raise InputError(f"model {self.name}: {what} is {size}, expected at least 1")
         for index, name in self.class_names.items():
@@ -88,6 +96,7 @@ class ModelSpec:
             "class_names": {str(index): name for index, name in sorted(self.class_names.items())},
             "confidence": self.confidence,
             "iou": self.iou,
+            "max_detections": self.max_detections,
             "batch": self.batch,
             "input_px": self.input_px,
             "postprocess": {name: asdict(settings) for name, settings in sorted(self.postprocess.items())},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -70,6 +71,17 @@ class ClassTable:
             models=tuple(info.name for info in infos for _ in info.class_names),
             first=tuple(sum(lengths[:n]) for n in range(len(lengths))),
         )
+
+
+def full_windows(plan: Plan, infos: Sequence[ModelInfo], result: StripResult) -> Counter[str]:
+    """By model how many windows of a strip hold as many boxes as are kept of one, so that more may be there."""
+    full: Counter[str] = Counter()
+    for model, found in zip(plan.group_of(plan.strips[result.strip]).models, result.found, strict=True):
+        most = infos[model].max_detections
+        boxes = np.unique(found.windows, return_counts=True)[1]
+        if most is not None and (boxes >= most).any():
+            full[infos[model].name] += int((boxes >= most).sum())
+    return full
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from scale.merging.merge import merge
 from scale.merging.settings import Method
 from scale.models.spec import Postprocessing
 from scale.pipeline.batches import Failure, StripResult
-from scale.pipeline.finish import ClassTable, MergeOptions, finished, merge_settings
+from scale.pipeline.finish import ClassTable, MergeOptions, finished, full_windows, merge_settings
 from scale.pipeline.plan import Plan, PlanOptions, SlideShape, make_plan
 from scale.pipeline.reader_pool import reader_pool
 from scale.pipeline.run import run_strips
@@ -50,10 +51,11 @@ class Search:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Searched:
-    """What was found, what is missing, and how long it took."""
+    """What was found, what is missing, which windows were full, and how long it took."""
 
     predictions: dict[str, list[Prediction]]
     failures: tuple[Failure, ...]
+    full_windows: Mapping[str, int]
     timing: Timing
 
 
@@ -76,8 +78,22 @@ def search(slide: Slide, regions: Sequence[Region], runners: Sequence[Runner], h
             failures += [failure for index in sorted(results) for failure in results[index].failures]
             for name, count in plan.inferences_of().items():
                 seen[name] += count
-    predictions = _predictions(done, [runner.info for runner in runners], how, clock)
-    return Searched(predictions=predictions, failures=tuple(failures), timing=clock.report(seen))
+    infos = [runner.info for runner in runners]
+    predictions = _predictions(done, infos, how, clock)
+    return Searched(
+        predictions=predictions,
+        failures=tuple(failures),
+        full_windows=dict(_full(done, infos)),
+        timing=clock.report(seen),
+    )
+
+
+def _full(done: Sequence[tuple[Plan, dict[int, StripResult]]], infos: Sequence[ModelInfo]) -> Counter[str]:
+    full: Counter[str] = Counter()
+    for plan, results in done:
+        for result in results.values():
+            full.update(full_windows(plan, infos, result))
+    return full
 
 
 def _plan(slide: Slide, regions: Sequence[Region], runners: Sequence[Runner], how: Search) -> Plan:

@@ -87,8 +87,11 @@ def runner_of(
         "classes": {str(index): name for index, name in sorted(model.class_names.items())},
         "confidence": spec.confidence,
         "iou": spec.iou,
+        "max_detections": spec.max_detections,
     }
-    info = ModelInfo(name=name or spec.name, class_names=model.names, identity=identity)
+    info = ModelInfo(
+        name=name or spec.name, class_names=model.names, identity=identity, max_detections=spec.max_detections
+    )
     height, width = model.detector.input_hw
     most = max(1, min(_CPU_BATCH, _CPU_CALL_PX // (height * width)))
     batch = min(spec.batch, most) if model.origin.runtime in ON_CPU else spec.batch

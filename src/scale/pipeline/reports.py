@@ -60,6 +60,7 @@ class SlideReport:
         counts: Detections by class name.
         files: What was written, by format.
         failures: Windows that are missing in the results.
+        full_windows: By model how many windows hold as many boxes as are kept of one, so that more may be there.
         error: Why there are no results, in one line.
         cause: The error itself.
     """
@@ -72,6 +73,7 @@ class SlideReport:
     counts: Mapping[str, int] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     failures: tuple[Failure, ...] = ()
+    full_windows: Mapping[str, int] = field(default_factory=dict)
     error: str | None = None
     timing: Timing | None = None
     notes: tuple[str, ...] = ()
@@ -99,6 +101,7 @@ class SlideReport:
             "counts": dict(self.counts),
             "files": dict(self.files),
             "failures": [failure.to_json() for failure in self.failures],
+            "full_windows": dict(self.full_windows),
             "error": self.error,
             "seconds": self.timing.wall_s if self.timing else None,
             "notes": list(self.notes),

@@ -31,11 +31,13 @@ class ModelInfo:
         name: Unique among the models.
         class_names: By the numbers that its detections have.
         identity: What its answers depend on: the file's digest, runtime, precision, confidence.
+        max_detections: The most that it finds in one window; None where nobody knows.
     """
 
     name: str
     class_names: tuple[str, ...]
     identity: Mapping[str, Any]
+    max_detections: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,13 +18,13 @@ from redline.core.errors import DataError, InputError
 from redline.core.files import write_whole
 from scale.outputs import FORMATS, SlideInfo, open_writer
 from scale.pipeline.batches import Failure, StripResult
-from scale.pipeline.finish import ClassTable, finished
+from scale.pipeline.finish import ClassTable, finished, full_windows
 from scale.pipeline.models import Pace, estimate_s
 from scale.pipeline.options import DetectOptions
 from scale.pipeline.plan import Plan, SlideShape, Strip, make_plan
 from scale.pipeline.reports import Listener, Planned, SlideReport
 from scale.pipeline.run import OnWindows
-from scale.pipeline.runners import Described
+from scale.pipeline.runners import Described, ModelInfo
 from scale.pipeline.shards import Shards, held
 from scale.pipeline.timing import StageClock
 from scale.regions.grid import Region
@@ -159,7 +160,8 @@ class _Job:
 
     def write(self, seen: Mapping[str, int], failures: tuple[Failure, ...]) -> SlideReport:
         """Merge, write every file, and say so."""
-        counts = self._write_files()
+        full: Counter[str] = Counter()
+        counts = self._write_files(full)
         timing = self.clock.report(seen)
         folder = self.shards.folder
         told = {**timing.to_json(), "inferences_of_earlier_runs": self.plan.inferences - timing.windows}
@@ -173,17 +175,19 @@ class _Job:
             counts=counts,
             files={name: FORMATS[name].file_name for name in self.bench.options.formats},
             failures=failures,
+            full_windows=dict(full),
             timing=timing,
             notes=(*self.plan.notes, *self.notes),
         )
-        result = {"key": self.shards.key, "written": self.bench.options.written(), "counts": counts}
+        result = {"key": self.shards.key, "written": self.bench.options.written(), "counts": counts, "full": dict(full)}
         if failures:
             (folder / RESULT).unlink(missing_ok=True)
         else:
             write_whole(folder / RESULT, json.dumps(result, indent=1) + "\n")
         return report
 
-    def _write_files(self) -> dict[str, int]:
+    def _write_files(self, full: Counter[str]) -> dict[str, int]:
+        """Write every file; gives detections by class, and adds up the windows that are full, by model."""
         options, infos = self.bench.options, [runner.info for runner in self.bench.runners]
         table, level = ClassTable.of(infos), self.slide.levels[0]
         info = SlideInfo(
@@ -200,13 +204,20 @@ class _Job:
                 stack.enter_context(open_writer(name, self.shards.folder / FORMATS[name].file_name, info))
                 for name in options.formats
             ]
-            for piece in finished(self.plan, infos, self.shards.load, options.merge(), clock=self.clock):
+            load = partial(self._load, infos, full)
+            for piece in finished(self.plan, infos, load, options.merge(), clock=self.clock):
                 numbers, found = np.unique(piece.detections.classes, return_counts=True)
                 counts.update({table.names[n]: int(count) for n, count in zip(numbers, found, strict=True)})
                 with self.clock.stage("write"):
                     for writer in writers:
                         writer.add(piece.detections)
         return dict(counts)
+
+    def _load(self, infos: Sequence[ModelInfo], full: Counter[str], strip: int) -> StripResult:
+        """A strip, which is loaded once; its full windows are counted."""
+        result = self.shards.load(strip)
+        full.update(full_windows(self.plan, infos, result))
+        return result
 
 
 def _left_over(shards: Shards, options: DetectOptions) -> tuple[str, ...]:
@@ -234,7 +245,7 @@ def _kept(job: _Job) -> SlideReport | None:
     try:
         there: Mapping[str, Any] = json.loads((folder / RESULT).read_text())
         same = there["key"] == job.shards.key and there["written"] == options.written()
-        counts = dict(there["counts"])
+        counts, full = dict(there["counts"]), dict(there["full"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
     if not same:
@@ -247,6 +258,7 @@ def _kept(job: _Job) -> SlideReport | None:
         inferences=job.plan.inferences,
         counts=counts,
         files=files,
+        full_windows=full,
         notes=job.notes,
     )
 

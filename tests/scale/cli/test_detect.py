@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,6 +48,20 @@ def test_json_is_one_document_and_quiet_is_silent(
     assert (row["status"], row["files"]) == ("done", {"json": "detections.json"})
     assert row["detections"] > 200
     assert err == ""
+
+
+def test_windows_that_hold_as_many_boxes_as_are_kept_are_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["detect", str(SLIDE), "-m", str(model), "-o", str(tmp_path), "--format", "json", "--max-detections", "3"]
+    assert main(words) == 0
+    told = re.search(r"full: (\d+) windows of model spots hold as many boxes", capsys.readouterr().out)
+    assert told is not None
+    assert main([*words, "--resume", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["slides"]
+    assert (row["status"], row["full_windows"]) == ("kept", {"spots": int(told[1])})
+    assert main([*words[:-1], "1000", "--fresh", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["slides"][0]["full_windows"] == {}
 
 
 def test_models_windows_and_classes_come_from_a_toml_file(

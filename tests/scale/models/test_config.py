@@ -18,6 +18,7 @@ window = 512
 confidence = 0.3
 iou = 0.6
 batch = 8
+max_detections = 900
 input = 640
 classes = { 0 = "Nucleus", 2 = "Mitosis" }
 
@@ -81,6 +82,7 @@ def test_a_users_own_table(tmp_path: Path) -> None:
     cells, everything = read_models(written(tmp_path, GOOD)).models
     assert cells.path == tmp_path / "nets" / "cells.onnx"
     assert (cells.window_px, cells.confidence, cells.iou, cells.batch, cells.input_px) == (512, 0.3, 0.6, 8, 640)
+    assert (cells.max_detections, everything.max_detections) == (900, 300)
     assert cells.class_names == {0: "Nucleus", 2: "Mitosis"}
     assert cells.postprocess == {"Nucleus": Postprocessing(0.4, 0.7)}
     assert everything.path == Path("/elsewhere/all.pt")

@@ -26,6 +26,7 @@ def spec(**changes: Any) -> ModelSpec:
         ({"iou": -0.1}, r"iou is -0\.1"),
         ({"window_px": 0}, "window is 0"),
         ({"batch": 0}, "batch is 0"),
+        ({"max_detections": 0}, "max_detections is 0"),
         ({"input_px": -1}, "input is -1"),
         ({"class_names": {-1: "a"}}, "class -1 is 'a'"),
         ({"class_names": {0: ""}}, "class 0 is ''"),
@@ -51,6 +52,7 @@ def test_it_is_json_and_says_every_setting_that_changes_detections() -> None:
         {"confidence": 0.9},
         {"iou": 0.1},
         {"batch": 1},
+        {"max_detections": 100},
         {"input_px": 320},
         {"postprocess": {"Meta": Postprocessing(0.4)}},
     ]
