@@ -74,12 +74,18 @@ def _within(boxes: Array, others: Array, cuts: Array) -> Array:
 
 def best_of_window(i: Array, j: Array, likeness: Array, windows: Array) -> Array:
     """Of the pairs (i, j), those whose j is the most like i of all in j's window; of equal ones the first."""
-    order = np.lexsort((j, -likeness, windows[j], i))
-    one, window = i[order], windows[j][order]
-    first = np.ones(len(order), bool)
-    first[1:] = (one[1:] != one[:-1]) | (window[1:] != window[:-1])
+    if not len(i):
+        return np.zeros(0, bool)
+    names, local = np.unique(windows, return_inverse=True)
+    groups = i * np.int64(len(names)) + local[j]
+    order = np.argsort(groups)
+    ranked = groups[order]
+    starts = np.flatnonzero(np.insert(ranked[1:] != ranked[:-1], 0, True))
+    sizes = np.diff(np.append(starts, len(ranked)))
+    most = np.maximum.reduceat(likeness[order], starts)
+    ones = np.where(likeness[order] == np.repeat(most, sizes), j[order], len(windows))
     best = np.zeros(len(order), bool)
-    best[order[first]] = True
+    best[order] = ones == np.repeat(np.minimum.reduceat(ones, starts), sizes)
     return best
 
 
