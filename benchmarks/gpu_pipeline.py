@@ -104,6 +104,7 @@ def main() -> int:
     parser.add_argument("--side", type=int, default=40_000, help="of the slide, in pixels")
     parser.add_argument("--window", type=int, default=640)
     parser.add_argument("--overlap", type=float, default=0.2)
+    parser.add_argument("--classes", type=int, default=0, help="of models whose files name none")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--windows", type=int, default=64, help="on which runtimes are compared")
@@ -205,7 +206,10 @@ def make_engine(source: Path, folder: Path, name: str, args: argparse.Namespace)
 def spec_of(path: Path, confidence: float, args: argparse.Namespace) -> Any:
     from scale.models.spec import ModelSpec
 
-    return ModelSpec(name="m", path=path, window_px=args.window, batch=args.batch, confidence=confidence)
+    names = {number: f"class {number}" for number in range(args.classes)}
+    return ModelSpec(
+        name="m", path=path, window_px=args.window, batch=args.batch, confidence=confidence, class_names=names
+    )
 
 
 def opened(path: Path, confidence: float, args: argparse.Namespace, *, cpu: bool = False) -> Any:
@@ -292,6 +296,7 @@ def sahi(path: Path, slide: Path, confidence: float, args: argparse.Namespace) -
         for batch in (1, args.batch):
             words = [sys.executable, str(SAHI), str(picture), str(path), "--by", "scale", "--batch", str(batch)]
             words += ["--window", str(args.window), "--overlap", str(args.overlap), "--confidence", str(confidence)]
+            words += ["--classes", str(args.classes)]
             done = subprocess.run(words, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise RuntimeError(done.stderr.strip()[-400:])

@@ -88,13 +88,18 @@ class OpenedByScale(OnnxYolo):
     """Whatever `scale` can open."""
 
     window = 640
+    classes = 0
 
     def load_model(self) -> None:
         from scale.models.opening import open_model
         from scale.models.spec import ModelSpec
 
         spec = ModelSpec(
-            name="m", path=Path(self.model_path), window_px=self.window, confidence=self.confidence_threshold
+            name="m",
+            path=Path(self.model_path),
+            window_px=self.window,
+            confidence=self.confidence_threshold,
+            class_names={number: f"class {number}" for number in range(self.classes)},
         )
         self.model = open_model(spec, threads=self.threads)
 
@@ -151,10 +156,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--confidence", type=float, default=0.25)
+    parser.add_argument("--classes", type=int, default=0, help="of a model whose file names none; for --by scale")
     parser.add_argument("--by", choices=("ultralytics", "onnxruntime", "scale"), default="ultralytics")
     args = parser.parse_args()
     picture = np.load(args.picture)
     OnnxYolo.threads, OpenedByScale.window = args.threads, args.window
+    OpenedByScale.classes = args.classes
     if args.by == "ultralytics":
         model = by_ultralytics(args)
     else:
