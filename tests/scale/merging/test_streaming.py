@@ -100,6 +100,17 @@ def test_boxes_that_overlap_in_one_chain_are_not_held_to_the_end_of_the_slide(me
     assert max(held) <= 3 * max(map(len, rows))
 
 
+def test_a_piece_waits_for_a_mean_that_may_lie_where_none_of_its_boxes_does() -> None:
+    wide, high = ([0, 0, 100, 40], 0.5, 0, 0, 0), ([0, 0, 40, 100], 0.5, 0, 1, 0)
+    piece = ([60, 60, 69, 69], 0.9, 0, 2, RIGHT)
+    given = found_of(wide, high, piece)
+    merger = Merger(method="wbf", settings=MergeSettings(iou=0.2), kernels=KERNELS)
+    assert len(merger.add(given, 90)) == 0
+    rest = merger.finish()
+    assert rest.detections.boxes.tolist() == [[0, 0, 70, 70]]
+    assert content(rest) == content(merge(given, method="wbf", settings=MergeSettings(iou=0.2), kernels=KERNELS))
+
+
 def touching(found: Found) -> tuple[Array, Array]:
     boxes = found.detections.boxes.astype(np.float64)
     return KERNELS.touching(boxes, boxes)
