@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 import redline
-from redline.core.files import write_whole
+from redline.core.files import sha256_of, write_whole
 from redline.core.tensor import Array
 from redline.detection.detector import Detector
 from redline.detection.results import Detections
+from redline.measurement.environment import fingerprint
 
 MATCHED_IOU = 0.5
 THRESHOLDS = tuple(np.arange(0.5, 0.951, 0.05).round(2).tolist())
@@ -132,6 +133,8 @@ def main() -> int:
     document = {
         "benchmark": "gpu_agreement",
         "redline": redline.__version__,
+        "environment": fingerprint().to_json(),
+        "saved_sha256": sha256_of(args.saved),
         "model": args.model,
         "windows": len(images),
         "confidence": confidence,

@@ -14,10 +14,10 @@ the memory that `scale detect` takes.
         --sahi .peers/sahi_ultralytics/bin/python -o results/cpu/pipeline.json
 
 The model takes squares of --window pixels; with that confidence yolo_n, whose weights are random, finds as many boxes
-in a window as there are nuclei in sparse tissue, about 50; with 0.010294 as many as the shipped detector finds in the
-shipped slide, about 160. Ends with 1 where, by the median over the rounds and in FP32, the pipeline has less than 90 %
-of the bare model's windows a second or less than twice those of SAHI by its own class, or where its peak memory on the
-largest slide is more than 1.25 times that on the smallest.
+in a window as there may be nuclei in sparse tissue, with 0.010294 three times as many. Ends with 1 where, by the median
+over the rounds and in FP32, the pipeline has less than 90 % of the bare model's windows a second or less than twice
+those of SAHI by its own class, or where its peak memory on the largest slide is more than 1.25 times that on the
+smallest.
 """
 
 from __future__ import annotations

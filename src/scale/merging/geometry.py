@@ -124,12 +124,22 @@ def decide(count: int, better: Array, lesser: Array, undecided: Array | None = N
         better, lesser = better[still], lesser[still]
 
 
-def leaders_of(count: int, better: Array, lesser: Array, gone: Array) -> Array:
-    """For each that is gone the first kept one that suppresses it, else itself."""
+def leaders_of(count: int, better: Array, lesser: Array) -> Array:
+    """For each that is suppressed, where all is known, the first kept one that does it; else itself."""
+    _, gone = decide(count, better, lesser)
     by_kept = ~gone[better]
     best = np.full(count, count)
     np.minimum.at(best, lesser[by_kept], better[by_kept])
     return np.where(gone, best, np.arange(count))
+
+
+def around(boxes: Array, groups: Array) -> Array:
+    """The box around each group of boxes; groups are counted from 0, and none is empty."""
+    hulls = np.empty((int(groups.max(initial=-1)) + 1, 4))
+    hulls[:, :2], hulls[:, 2:] = np.inf, -np.inf
+    np.minimum.at(hulls[:, :2], groups, boxes[:, :2])
+    np.maximum.at(hulls[:, 2:], groups, boxes[:, 2:])
+    return hulls
 
 
 def components(count: int, i: Array, j: Array) -> Array:

@@ -60,14 +60,14 @@ def merge_checked(
     if not len(found):
         return found
     ranked = found.take(by_score(found))
-    parts = [merge_class(one, method, settings_of(settings, index), context) for index, _, one in classes_of(ranked)]
+    parts = [merge_class(one, method, settings_of(settings, index), context) for index, one in _classes_of(ranked)]
     result = Found.concatenate(parts)
     return result.take(as_read(result))
 
 
-def classes_of(found: Found) -> Iterator[tuple[int, Array, Found]]:
-    """Each class, the positions of its detections, and these."""
+def _classes_of(found: Found) -> Iterator[tuple[int, Found]]:
+    """Each class and its detections."""
     classes = found.detections.classes
     for index in np.unique(classes).tolist():
         members = np.flatnonzero(classes == index)
-        yield index, members, found if len(members) == len(found) else found.take(members)
+        yield index, found if len(members) == len(found) else found.take(members)

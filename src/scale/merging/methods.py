@@ -13,7 +13,7 @@ from scale.merging.found import Found
 from scale.merging.groups import averaged, enclosed
 from scale.merging.nms_grid import Kernels
 from scale.merging.ownership import Ownership
-from scale.merging.pieces import joined, unexplained
+from scale.merging.pieces import explained_by, joined
 from scale.merging.regions import merge_by_coverage, union
 from scale.merging.settings import MergeSettings, Method
 
@@ -60,7 +60,8 @@ def _with_pieces(found: Found, settings: MergeSettings, context: Context, merge_
     kept = merge_whole(found.take(~cut), settings, context)
     if settings.cut_boxes == "drop" or not cut.any():
         return kept
-    pieces = unexplained(found.take(cut), kept, settings, context.kernels)
+    pieces = found.take(cut)
+    pieces = pieces.take(~explained_by(kept, pieces, settings, context.kernels))
     return Found.concatenate([kept, joined(pieces, settings, context.kernels)])
 
 

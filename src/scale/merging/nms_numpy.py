@@ -8,7 +8,7 @@ import numpy as np
 
 from redline.core.tensor import Array
 from scale.merging.cells import Cells, cells_over
-from scale.merging.geometry import decide, ious, leaders_of, match, mutual
+from scale.merging.geometry import ious, leaders_of, match, mutual
 
 _BLOCK_PAIRS = 1 << 21
 
@@ -27,7 +27,7 @@ class NumpyKernels:
                 hit &= windows[i] != windows[j]
             better.append(np.minimum(i[hit], j[hit]).astype(np.int32))
             lesser.append(np.maximum(i[hit], j[hit]).astype(np.int32))
-        return _greedy(len(boxes), np.concatenate(better), np.concatenate(lesser))
+        return leaders_of(len(boxes), np.concatenate(better), np.concatenate(lesser))
 
     def one_to_one(self, boxes: Array, windows: Array, *, threshold: float) -> Array:
         """See :class:`scale.merging.nms_grid.Kernels`."""
@@ -40,18 +40,13 @@ class NumpyKernels:
             alike.append(likeness[hit])
         i, j, likeness = np.concatenate(firsts), np.concatenate(seconds), np.concatenate(alike)
         chosen = mutual(i, j, likeness, windows)
-        return _greedy(len(boxes), i[chosen], j[chosen])
+        return leaders_of(len(boxes), i[chosen], j[chosen])
 
     def touching(self, a: Array, b: Array, *, reach_px: float = 0.0) -> tuple[Array, Array]:
         """See :class:`scale.merging.nms_grid.Kernels`."""
         blocks = list(_blocks(a, b, reach_px))
         none = np.zeros(0, np.int64)
         return np.concatenate([none, *(i for i, _ in blocks)]), np.concatenate([none, *(j for _, j in blocks)])
-
-
-def _greedy(count: int, better: Array, lesser: Array) -> Array:
-    _, gone = decide(count, better, lesser)
-    return leaders_of(count, better, lesser, gone)
 
 
 def _blocks(a: Array, b: Array, reach_px: float) -> Iterator[tuple[Array, Array]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from redline.core.tensor import Array
 from scale.merging.found import Found
-from scale.merging.geometry import components, decide, ious, leaders_of, match, mutual
+from scale.merging.geometry import around, components, decide, ious, leaders_of, match, mutual
 from scale.merging.nms_grid import Kernels
 from scale.merging.order import by_score
 
@@ -63,34 +63,28 @@ class PairStream:
         wait = np.isin(groups, groups[open_])
         self._hold(everything, (better, lesser), wait)
         done = everything.take(~wait)
-        better, lesser = among(~wait, better, lesser)
-        _, gone = decide(len(done), better, lesser)
-        return done, leaders_of(len(done), better, lesser, gone)
+        return done, leaders_of(len(done), *among(~wait, better, lesser))
 
     def around(self) -> tuple[Array, Array]:
         """Boxes (n, 4) around those held that are of one object, and their classes."""
         boxes = self.held.detections.boxes.astype(np.float64)
-        groups = components(len(boxes), *self._pairs)
-        around = boxes.copy()
-        np.minimum.at(around[:, :2], groups, boxes[:, :2])
-        np.maximum.at(around[:, 2:], groups, boxes[:, 2:])
-        firsts = np.unique(groups)
-        return around[firsts], self.held.detections.classes[firsts]
+        firsts, groups = np.unique(components(len(boxes), *self._pairs), return_inverse=True)
+        return around(boxes, groups), self.held.detections.classes[firsts]
 
     def _with_row(self, found: Found, top_y0: float) -> tuple[Found, Pairs, Array]:
         """What is held and the row, best first, their pairs, better one first, and who may have more to meet."""
         known = len(self.held)
         together = Found.concatenate([self.held, found])
         order = by_score(together)
-        everything = together.take(order)
+        everything, pairs = together.take(order), self._pairs
         if self._threshold is not None:
             places = np.empty_like(order)
             places[order] = np.arange(len(order))
             i, j = (places[ends] for ends in new_pairs(together, known, 0.0, self._kernels))
             new = self._matched(everything, np.minimum(i, j), np.maximum(i, j), self._threshold)
-            i, j = (places[ends] for ends in self._pairs)
-            self._pairs = np.concatenate([i, new[0]]), np.concatenate([j, new[1]])
-        return everything, self._pairs, everything.detections.boxes[:, 3] >= top_y0
+            i, j = (places[ends] for ends in pairs)
+            pairs = np.concatenate([i, new[0]]), np.concatenate([j, new[1]])
+        return everything, pairs, everything.detections.boxes[:, 3] >= top_y0
 
     def _matched(self, found: Found, i: Array, j: Array, threshold: float) -> Pairs:
         if self._apart:

@@ -6,12 +6,12 @@ import numpy as np
 
 from redline.core.tensor import Array
 from scale.merging.found import Found
-from scale.merging.geometry import areas, components, shared_areas
+from scale.merging.geometry import components
 from scale.merging.groups import enclosed
 from scale.merging.nms_grid import Kernels
 from scale.merging.order import by_score
 from scale.merging.pair_stream import Pairs, among, new_pairs
-from scale.merging.pieces import are_pieces_of_one
+from scale.merging.pieces import are_pieces_of_one, explained_by
 from scale.merging.settings import MergeSettings
 
 
@@ -50,8 +50,8 @@ class PieceStream:
         one = are_pieces_of_one(i, j, boxes, everything.windows, everything.cuts, self._settings)
         i, j = np.concatenate([self._pairs[0], i[one]]), np.concatenate([self._pairs[1], j[one]])
         settled = np.append(self._settled, np.zeros(len(found), bool))
-        explained = self._explained(boxes, everything, settled, kept)
-        stay = ~explained
+        stay = np.ones(len(everything), bool)
+        stay[~settled] = ~explained_by(kept, everything.take(~settled), self._settings, self._kernels)
         everything, boxes, settled = everything.take(stay), boxes[stay], settled[stay]
         i, j = among(stay, i, j)
         settled |= (boxes[:, 3] < top_y0) & ~self._touches(boxes, everything, settled, undecided)
@@ -61,17 +61,6 @@ class PieceStream:
         done, groups = everything.take(~wait), groups[~wait]
         order = by_score(done)
         return enclosed(done.take(order), groups[order], seam_px=self._settings.seam_px)
-
-    def _explained(self, boxes: Array, pieces: Found, settled: Array, kept: Found) -> Array:
-        """Whether a whole box of those that are new contains more of a piece than the wanted share."""
-        places = np.flatnonzero(~settled)
-        inner, outer = boxes[places], kept.detections.boxes.astype(np.float64)
-        i, j = self._kernels.touching(inner, outer)
-        hit = shared_areas(inner[i], outer[j]) > self._settings.contained * areas(inner[i])
-        hit &= pieces.detections.classes[places][i] == kept.detections.classes[j]
-        explained = np.zeros(len(boxes), bool)
-        explained[places[i[hit]]] = True
-        return explained
 
     def _touches(self, boxes: Array, pieces: Found, settled: Array, undecided: tuple[Array, Array]) -> Array:
         """Whether a whole box that is not decided may have a say in a piece that is not settled."""

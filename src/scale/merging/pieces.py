@@ -15,13 +15,14 @@ from scale.merging.settings import MergeSettings
 _AGREEMENT = 0.5
 
 
-def unexplained(pieces: Found, whole: Found, settings: MergeSettings, kernels: Kernels) -> Found:
-    """The cut boxes that no box seen whole contains by more than the wanted share."""
+def explained_by(whole: Found, pieces: Found, settings: MergeSettings, kernels: Kernels) -> Array:
+    """Whether a box seen whole, of the same class, contains each cut box by more than the wanted share."""
     inner, outer = (found.detections.boxes.astype(np.float64) for found in (pieces, whole))
     i, j = kernels.touching(inner, outer)
     explained = np.zeros(len(pieces), bool)
-    explained[i[shared_areas(inner[i], outer[j]) > settings.contained * areas(inner[i])]] = True
-    return pieces.take(~explained)
+    hit = shared_areas(inner[i], outer[j]) > settings.contained * areas(inner[i])
+    explained[i[hit & (pieces.detections.classes[i] == whole.detections.classes[j])]] = True
+    return explained
 
 
 def joined(pieces: Found, settings: MergeSettings, kernels: Kernels) -> Found:

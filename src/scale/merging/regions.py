@@ -9,7 +9,7 @@ import numpy as np
 from redline.core.tensor import Array
 from redline.detection.results import Detections, Polygons
 from scale.merging.found import Found
-from scale.merging.geometry import components, match
+from scale.merging.geometry import around, components, match
 from scale.merging.groups import enclosed
 from scale.merging.nms_grid import Kernels
 from scale.merging.pieces import facing
@@ -47,19 +47,15 @@ def _covering(found: Found, boxes: Array, share: float, kernels: Kernels) -> tup
 def closed_groups(boxes: Array, kernels: Kernels, *, reach_px: float = 0.0) -> Array:
     """Labels of boxes that may come together when those that touch are replaced by the box around them, on and on."""
     labels = np.arange(len(boxes))
-    around = boxes
+    hulls = boxes
     while True:
-        i, j = kernels.touching(around, around, reach_px=reach_px)
+        i, j = kernels.touching(hulls, hulls, reach_px=reach_px)
         if not len(i):
             return labels
-        groups = components(len(around), i, j)
-        names, groups = np.unique(groups, return_inverse=True)
+        groups = components(len(hulls), i, j)
+        _, groups = np.unique(groups, return_inverse=True)
         labels = groups[labels]
-        larger = np.empty((len(names), 4))
-        larger[:, :2], larger[:, 2:] = np.inf, -np.inf
-        np.minimum.at(larger[:, :2], groups, around[:, :2])
-        np.maximum.at(larger[:, 2:], groups, around[:, 2:])
-        around = larger
+        hulls = around(hulls, groups)
 
 
 def merge_by_coverage(found: Found, coverage: float, kernels: Kernels) -> Found:

@@ -20,10 +20,8 @@ from scale.models.spec import ENGINE_SUFFIXES, ModelSpec
 #: Whether an engine is used where there is one, expected to be there, or never looked for.
 EngineUse = Literal["if-there", "expected", "never"]
 OnnxRuntime = Literal["auto", "onnxruntime", "onnxruntime-cuda", "openvino"]
-#: What an ONNX file is computed in on a CPU. BF16 has FP32's range and 8 bits of its 24: other boxes, in half the time.
+#: What an ONNX file is computed in on a CPU. BF16 has FP32's range and 8 bits of its 24: other boxes, in less time.
 CpuPrecision = Literal["fp32", "bf16"]
-
-
 #: Runtimes that compute an ONNX file on the CPU.
 ON_CPU = ("onnxruntime", "openvino")
 
@@ -218,8 +216,8 @@ def _not_on_gpu(request: _Request, opened: OpenModel) -> list[str]:
 
 def _not_in_bf16(request: _Request, opened: OpenModel) -> list[str]:
     """BF16 was asked for on a CPU, and is not what is computed."""
-    if request.cpu_precision == "fp32" or opened.origin.on_gpu or opened.precision.startswith("bf16"):
-        return []
+    if request.cpu_precision == "fp32" or opened.origin.on_gpu or not opened.precision.startswith("fp32"):
+        return []  # an INT8 file stays what it is
     if opened.runtime != "openvino":
         return [] if request.place.on_gpu else [f"in {opened.precision}, since bf16 needs an .onnx file"]
     return [f"in {opened.precision}, since this processor has no bf16"]

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +23,7 @@ from scale.pipeline.options import DetectOptions
 from scale.pipeline.plan import Plan, SlideShape, Strip, make_plan
 from scale.pipeline.reports import Listener, Planned, SlideReport
 from scale.pipeline.run import OnWindows
-from scale.pipeline.runners import Described, ModelInfo
+from scale.pipeline.runners import Described
 from scale.pipeline.shards import Shards, held
 from scale.pipeline.timing import StageClock
 from scale.regions.grid import Region
@@ -160,8 +159,7 @@ class _Job:
 
     def write(self, seen: Mapping[str, int], failures: tuple[Failure, ...]) -> SlideReport:
         """Merge, write every file, and say so."""
-        full: Counter[str] = Counter()
-        counts = self._write_files(full)
+        counts, full = self._write_files()
         timing = self.clock.report(seen)
         folder = self.shards.folder
         told = {**timing.to_json(), "inferences_of_earlier_runs": self.plan.inferences - timing.windows}
@@ -175,19 +173,19 @@ class _Job:
             counts=counts,
             files={name: FORMATS[name].file_name for name in self.bench.options.formats},
             failures=failures,
-            full_windows=dict(full),
+            full_windows=full,
             timing=timing,
             notes=(*self.plan.notes, *self.notes),
         )
-        result = {"key": self.shards.key, "written": self.bench.options.written(), "counts": counts, "full": dict(full)}
+        result = {"key": self.shards.key, "written": self.bench.options.written(), "counts": counts, "full": full}
         if failures:
             (folder / RESULT).unlink(missing_ok=True)
         else:
             write_whole(folder / RESULT, json.dumps(result, indent=1) + "\n")
         return report
 
-    def _write_files(self, full: Counter[str]) -> dict[str, int]:
-        """Write every file; gives detections by class, and adds up the windows that are full, by model."""
+    def _write_files(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Write every file; gives detections by class, and windows that are full by model."""
         options, infos = self.bench.options, [runner.info for runner in self.bench.runners]
         table, level = ClassTable.of(infos), self.slide.levels[0]
         info = SlideInfo(
@@ -198,26 +196,26 @@ class _Job:
             class_names=table.names,
             models=table.models,
         )
+        full: Counter[str] = Counter()
+
+        def load(strip: int) -> StripResult:  # each strip once
+            result = self.shards.load(strip)
+            full.update(full_windows(self.plan, infos, result))
+            return result
+
         counts: Counter[str] = Counter(dict.fromkeys(table.names, 0))
         with ExitStack() as stack:
             writers = [
                 stack.enter_context(open_writer(name, self.shards.folder / FORMATS[name].file_name, info))
                 for name in options.formats
             ]
-            load = partial(self._load, infos, full)
             for piece in finished(self.plan, infos, load, options.merge(), clock=self.clock):
                 numbers, found = np.unique(piece.detections.classes, return_counts=True)
                 counts.update({table.names[n]: int(count) for n, count in zip(numbers, found, strict=True)})
                 with self.clock.stage("write"):
                     for writer in writers:
                         writer.add(piece.detections)
-        return dict(counts)
-
-    def _load(self, infos: Sequence[ModelInfo], full: Counter[str], strip: int) -> StripResult:
-        """A strip, which is loaded once; its full windows are counted."""
-        result = self.shards.load(strip)
-        full.update(full_windows(self.plan, infos, result))
-        return result
+        return dict(counts), dict(full)
 
 
 def _left_over(shards: Shards, options: DetectOptions) -> tuple[str, ...]:

@@ -316,6 +316,14 @@ def test_a_processor_without_bf16_is_told(onnx: Path, monkeypatch: pytest.Monkey
     opened.close()
 
 
+def test_an_int8_file_does_not_speak_for_the_processor(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    openvino = pytest.importorskip("redline.backends.openvino")
+    monkeypatch.setattr(openvino, "_layers", lambda _: Layers.of({"int8": 2}))
+    opened = open_model(spec(onnx), cpu_precision="bf16")
+    assert (opened.precision, opened.notes) == ("int8", ())
+    opened.close()
+
+
 def test_classes_are_counted_by_what_was_asked_for(tmp_path: Path) -> None:
     path = bright_model(tmp_path / "m.onnx", names=("Red", "Green", "Blue"))
     opened = open_model(spec(path, class_names={2: "Sky", 0: "Fire"}))
