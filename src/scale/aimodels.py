@@ -123,8 +123,8 @@ class YOLOModel:
             prepared = opened.detector.prepare(images[start : start + opened.batch])
             with self._running:
                 outputs = opened.detector.run(prepared)
-            found += opened.detector.decode(outputs, prepared)
-        return [from_detections(opened.select(each), opened.names) for each in found]
+            found += opened.select(opened.detector.decode_batch(outputs, prepared)).split()
+        return [from_detections(each, opened.names) for each in found]
 
     def close(self) -> None:
         """Free the model; the next call opens it again."""

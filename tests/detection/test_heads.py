@@ -90,8 +90,8 @@ def test_v8():
     values = np.concatenate([CENTRES, SCORES, SHARES], axis=1).T
     layout = layout_of({"y": (1, 8, 3), **PROTOTYPES}, detection=Detection(task="segment", head="v8"), class_count=2)
     # A score of exactly the threshold is not above it.
-    check(candidates_of(values, layout, 0.25))
-    assert len(candidates_of(values, layout, 0.8).scores) == 0
+    check(candidates_of(values[None], layout, 0.25))
+    assert len(candidates_of(values[None], layout, 0.8).scores) == 0
 
 
 def test_v5_multiplies_by_the_objectness():
@@ -99,12 +99,12 @@ def test_v5_multiplies_by_the_objectness():
     values = np.concatenate([CENTRES, objectness, SCORES, SHARES], axis=1)
     values[0, 5:7] *= 2
     layout = layout_of({"y": (1, 3, 9), **PROTOTYPES}, detection=Detection(task="segment", head="v5"))
-    check(candidates_of(values, layout, 0.25))
+    check(candidates_of(values[None], layout, 0.25))
 
 
 def test_v5_leaves_out_what_is_no_object_however_sure_the_class():
     values = np.array([[5, 5, 2, 2, 0.3, 1.0], [5, 5, 2, 2, 0.2, 1.0]], np.float32)
-    assert candidates_of(values, layout_of({"y": (1, 2000, 6)}), 0.25).scores.tolist() == [pytest.approx(0.3)]
+    assert candidates_of(values[None], layout_of({"y": (1, 2000, 6)}), 0.25).scores.tolist() == [pytest.approx(0.3)]
 
 
 def of_best_class():
@@ -115,9 +115,9 @@ def of_best_class():
 def test_the_best_class_alone():
     layout = layout_of({"y": (1, 8, 3), **PROTOTYPES}, detection=Detection(task="segment", head="best"))
     assert (layout.class_count, layout.mask_count) == (None, 2)
-    check(candidates_of(of_best_class(), layout, 0.25))
+    check(candidates_of(of_best_class()[None], layout, 0.25))
     # A score of exactly the threshold is not above it.
-    assert len(candidates_of(of_best_class(), layout, 0.8).scores) == 0
+    assert len(candidates_of(of_best_class()[None], layout, 0.8).scores) == 0
 
 
 def test_the_best_class_is_never_told_by_the_shape_and_passes_other_outputs_over():
@@ -135,12 +135,28 @@ def test_end2end_has_corners():
     best = SCORES.max(axis=1, keepdims=True)
     values = np.concatenate([BOXES, best, SCORES.argmax(axis=1)[:, None], SHARES], axis=1)
     layout = layout_of({"y": (1, 300, 8), **PROTOTYPES}, detection=SEGMENT)
-    check(candidates_of(values, layout, 0.25))
+    check(candidates_of(values[None], layout, 0.25))
+
+
+@pytest.mark.parametrize("head", ["v8", "v5", "best", "end2end"])
+def test_a_batch_has_the_candidates_of_its_images_one_after_the_other(head):
+    rng = np.random.default_rng(0)
+    values = rng.random((4, 6, 50) if head in ("v8", "best") else (4, 50, 7 if head == "v5" else 6), np.float32)
+    values[2] = 0
+    layout = layout_of({"y": values.shape}, detection=Detection(head=head))
+    found = candidates_of(values, layout, 0.5)
+    assert set(found.images.tolist()) == {0, 1, 3}
+    for image in range(4):
+        own, alone = found.take(found.images == image), candidates_of(values[image : image + 1], layout, 0.5)
+        np.testing.assert_array_equal(own.boxes, alone.boxes)
+        np.testing.assert_array_equal(own.scores, alone.scores)
+        np.testing.assert_array_equal(own.classes, alone.classes)
+        assert set(alone.images.tolist()) <= {0}
 
 
 def test_half_precision_becomes_single():
     values = np.concatenate([CENTRES, SCORES], axis=1).T.astype(np.float16)
-    found = candidates_of(values, layout_of({"y": (1, 6, 8400)}), 0.3)
+    found = candidates_of(values[None], layout_of({"y": (1, 6, 8400)}), 0.3)
     assert found.boxes.dtype == found.scores.dtype == np.float32
     np.testing.assert_array_equal(found.boxes, BOXES[[0, 2]])
 
@@ -148,4 +164,4 @@ def test_half_precision_becomes_single():
 def test_boxes_of_no_finite_size_are_left_out():
     values = np.concatenate([CENTRES, SCORES], axis=1).T.copy()
     values[2, 0] = np.inf
-    assert candidates_of(values, layout_of({"y": (1, 6, 8400)}), 0.3).classes.tolist() == [0]
+    assert candidates_of(values[None], layout_of({"y": (1, 6, 8400)}), 0.3).classes.tolist() == [0]

@@ -1,5 +1,7 @@
 """Suppression gives what a plain loop over all pairs gives."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,14 +41,42 @@ def test_crowds_go_another_way_to_the_same_boxes(seed, count, iou):
         check(seed, count, iou)
 
 
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.integers(0, 40), max_size=6),
+    st.sampled_from([0, 30, 200_000]),
+    st.sampled_from([1.0, 2.0**30]),
+)
+def test_each_image_keeps_what_it_keeps_alone(seed, counts, most_pairs, widest_px):
+    boxes, scores, classes = random_boxes(seed, sum(counts))
+    images = np.repeat(np.arange(len(counts)), counts)
+    ends = np.cumsum([0, *counts]).tolist()
+    alone = []
+    for start, end in pairwise(ends):
+        kept = nms(
+            boxes[start:end], scores[start:end], classes[start:end], iou=0.45, max_candidates=30, max_detections=9
+        )
+        alone += (start + kept).tolist()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(suppression, "_MOST_PAIRS", most_pairs)
+        patch.setattr(suppression, "_WIDEST_PX", widest_px)
+        found = nms(boxes, scores, classes, iou=0.45, images=images, max_candidates=30, max_detections=9)
+    assert found.tolist() == alone
+
+
 def check(seed, count, iou):
+    boxes, scores, classes = random_boxes(seed, count)
+    assert nms(boxes, scores, classes, iou=iou).tolist() == plain(boxes.tolist(), scores, classes, iou)
+
+
+def random_boxes(seed, count):
     rng = np.random.default_rng(seed)
     corners = rng.integers(0, 40, (count, 2))
     # Whole pixels, so that moving classes apart rounds nothing.
     boxes = np.concatenate([corners, corners + rng.integers(5, 20, (count, 2))], axis=1).astype(np.float32)
     scores = rng.integers(1, 20, count).astype(np.float32) / 20
-    classes = rng.integers(0, 3, count)
-    assert nms(boxes, scores, classes, iou=iou).tolist() == plain(boxes.tolist(), scores, classes, iou)
+    return boxes, scores, rng.integers(0, 3, count)
 
 
 def test_classes_do_not_suppress_one_another():

@@ -181,7 +181,7 @@ def _found(
     last = opened.preprocess is not None and opened.preprocess.layout == "nhwc"
     input_hw = (array.shape[1], array.shape[2]) if last else (array.shape[2], array.shape[3])
     try:
-        return tuple(decoder(outputs, _placements(samples, images, input_hw), input_hw)), ()
+        return tuple(decoder(outputs, _placements(samples, images, input_hw), input_hw).split()), ()
     except InputError as error:
         return None, (f"no boxes: {error}",)
 

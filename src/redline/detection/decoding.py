@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,10 @@ from redline.core.errors import InputError
 from redline.core.preprocess import Detection
 from redline.core.tensor import Array
 from redline.detection.heads import Candidates, Layout, candidates_of, layout_of
-from redline.detection.letterbox import Placement
+from redline.detection.letterbox import Placement, boxes_to_source, points_to_source
 from redline.detection.masks import polygons_of
-from redline.detection.nms import MAX_CANDIDATES, MAX_DETECTIONS, nms
-from redline.detection.results import Detections
+from redline.detection.nms import MAX_CANDIDATES, MAX_DETECTIONS, best_first, nms
+from redline.detection.results import BatchDetections, Detections, Polygons
 
 CONFIDENCE = 0.25
 IOU = 0.7
@@ -49,7 +49,7 @@ class Decoder:
 
     def __call__(
         self, outputs: Mapping[str, Array], placements: Sequence[Placement], input_hw: tuple[int, int]
-    ) -> list[Detections]:
+    ) -> BatchDetections:
         """What was found in each image, best first, in its own pixels and within it.
 
         Args:
@@ -66,44 +66,45 @@ class Decoder:
             detection=self.detection,
             class_count=self.class_count,
         )
-        predictions = outputs[layout.predictions]
-        prototypes = outputs[layout.prototypes] if layout.prototypes else None
-        if len(predictions) < len(placements):
-            raise InputError(f"the outputs have {len(predictions)} rows, expected one for each of {len(placements)}")
-        return [
-            self._image(predictions[row], layout, None if prototypes is None else prototypes[row], placed, input_hw)
-            for row, placed in enumerate(placements)
-        ]
-
-    def _image(
-        self,
-        predictions: Array,
-        layout: Layout,
-        prototypes: Array | None,
-        placed: Placement,
-        input_hw: tuple[int, int],
-    ) -> Detections:
-        found = self._kept(candidates_of(predictions, layout, self.confidence), layout)
+        predictions, count = outputs[layout.predictions], len(placements)
+        if len(predictions) < count:
+            raise InputError(f"the outputs have {len(predictions)} rows, expected one for each of {count}")
+        found = self._kept(candidates_of(predictions[:count], layout, self.confidence), layout)
         polygons = None
-        if prototypes is not None:
-            outlines, has = polygons_of(prototypes, found.shares, found.boxes, input_hw)
+        if layout.prototypes:
+            outlines, has = _outlines(outputs[layout.prototypes], found, input_hw)
             found = found.take(np.flatnonzero(has))
-            polygons = outlines.mapped(placed.points_to_source)
-        return Detections(
-            boxes=placed.boxes_to_source(found.boxes), scores=found.scores, classes=found.classes, polygons=polygons
-        )
+            polygons = outlines.mapped(_to_source(placements, np.repeat(found.images, outlines.lengths)))
+        boxes = boxes_to_source(found.boxes, placements, found.images)
+        detections = Detections(boxes=boxes, scores=found.scores, classes=found.classes, polygons=polygons)
+        return BatchDetections(detections=detections, images=found.images, count=count)
 
     def _kept(self, candidates: Candidates, layout: Layout) -> Candidates:
         if self.classes is not None:
             candidates = candidates.take(np.flatnonzero(np.isin(candidates.classes, self.classes)))
         if layout.head == "end2end":
-            return candidates.take(np.argsort(-candidates.scores, kind="stable")[: self.max_detections])
+            return candidates.take(best_first(candidates.scores, candidates.images, self.max_detections))
         kept = nms(
             candidates.boxes,
             candidates.scores,
             candidates.classes,
             iou=self.iou,
+            images=candidates.images,
             max_candidates=MAX_CANDIDATES,
             max_detections=self.max_detections,
         )
         return candidates.take(kept)
+
+
+def _outlines(prototypes: Array, found: Candidates, input_hw: tuple[int, int]) -> tuple[Polygons, Array]:
+    """Of the boxes that have one, in pixels of the input, and which these are."""
+    parts, has = [], np.zeros(len(found.images), np.bool_)
+    for image in np.unique(found.images).tolist():
+        own = np.flatnonzero(found.images == image)
+        outlines, has[own] = polygons_of(prototypes[image], found.shares[own], found.boxes[own], input_hw)
+        parts.append(outlines)
+    return Polygons.concatenate(parts), has
+
+
+def _to_source(placements: Sequence[Placement], images: Array) -> Callable[[Array], Array]:
+    return lambda points: points_to_source(points, placements, images)

@@ -11,13 +11,13 @@ from redline.detection.decoding import CONFIDENCE, IOU, Decoder
 from redline.detection.heads import layout_of
 from redline.detection.nms import MAX_DETECTIONS
 from redline.detection.preparing import Prepared, Preparer
-from redline.detection.results import Detections
+from redline.detection.results import BatchDetections, Detections
 
 
 class Detector:
     """Finds objects by a model of the YOLO family; as its session, used by one thread at a time.
 
-    Its three steps may run in different threads: :meth:`prepare` and :meth:`decode` touch no session.
+    Its three steps may run in different threads: only :meth:`run` touches the session.
 
     Attributes:
         preparer: How it is fed.
@@ -94,6 +94,10 @@ class Detector:
 
     def decode(self, outputs: Mapping[str, Array], prepared: Prepared) -> list[Detections]:
         """What the outputs say of each image, best first, in its own pixels and within it."""
+        return self.decode_batch(outputs, prepared).split()
+
+    def decode_batch(self, outputs: Mapping[str, Array], prepared: Prepared) -> BatchDetections:
+        """As :meth:`decode`, of all images in one piece."""
         return self._decoder(outputs, prepared.placements, self.input_hw)
 
 

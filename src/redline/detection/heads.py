@@ -38,15 +38,17 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Candidates:
-    """The boxes of one image whose score is high enough.
+    """The boxes of a batch whose score is high enough, image by image.
 
     Attributes:
+        images: int64 of shape (n,), rising: the position in the batch of the image that each is of.
         boxes: float32 of shape (n, 4): x0, y0, x1, y1 in pixels of the input.
         scores: float32 of shape (n,).
         classes: int32 of shape (n,).
         shares: float32 of shape (n, prototypes), what each mask is mixed from.
     """
 
+    images: Array
     boxes: Array
     scores: Array
     classes: Array
@@ -55,6 +57,7 @@ class Candidates:
     def take(self, index: Array) -> Candidates:
         """Those candidates in that order."""
         return Candidates(
+            images=self.images[index],
             boxes=self.boxes[index],
             scores=self.scores[index],
             classes=self.classes[index],
@@ -96,50 +99,53 @@ def layout_of(
 
 
 def candidates_of(predictions: Array, layout: Layout, confidence: float) -> Candidates:
-    """The candidates of one image, above ``confidence``, in the order of the head.
+    """The candidates of a batch, above ``confidence``, in the order of the head.
 
     Boxes of no finite size or score, as an overflow in half precision makes them, are left out.
 
     Args:
-        predictions: One row of the batch: (4 + classes, n), (n, 5 + classes), (n, 6) or (6, n), each with its shares
-            of masks.
+        predictions: Of the batch, (images, 4 + classes, n), (images, n, 5 + classes), (images, n, 6) or (images, 6, n),
+            each with its shares of masks.
         layout: Which of these.
         confidence: Boxes with this score or less are left out.
     """
-    values = predictions.astype(np.float32, copy=False)
     if layout.head == "v8":
-        found = _of_v8(values, layout, confidence)
+        found = _of_v8(predictions, layout, confidence)
     elif layout.head == "v5":
-        found = _of_v5(values, layout, confidence)
+        found = _of_v5(predictions, layout, confidence)
     elif layout.head == "best":
-        found = _of_best(values, confidence)
+        found = _of_best(predictions, confidence)
     else:
-        found = _finished(values, confidence)
+        found = _finished(predictions, confidence)
     usable = np.isfinite(found.boxes).all(axis=1) & np.isfinite(found.scores)
     return found if usable.all() else found.take(np.flatnonzero(usable))
 
 
 def _of_v8(values: Array, layout: Layout, confidence: float) -> Candidates:
-    classes_end = values.shape[0] - layout.mask_count
-    found = np.flatnonzero(values[4:classes_end].max(axis=0) > confidence)
-    chosen = np.ascontiguousarray(values[:, found].T)
+    classes_end = values.shape[1] - layout.mask_count
+    # Image by image: all scores of a batch are more than a cache holds.
+    images, places = _above(np.array([each[4:classes_end].max(axis=0) for each in values]), confidence)
+    chosen = _wide(values[images, :, places])
     classes = chosen[:, 4:classes_end].argmax(axis=1)
     return Candidates(
+        images=images,
         boxes=_corners(chosen[:, :4]),
-        scores=chosen[np.arange(len(found)), 4 + classes],
+        scores=chosen[np.arange(len(chosen)), 4 + classes],
         classes=classes.astype(np.int32),
         shares=chosen[:, classes_end:],
     )
 
 
 def _of_v5(values: Array, layout: Layout, confidence: float) -> Candidates:
-    classes_end = values.shape[1] - layout.mask_count
-    hopeful = values[values[:, 4] > confidence]
+    classes_end = values.shape[2] - layout.mask_count
+    images, places = _above(values[:, :, 4], confidence)
+    hopeful = _wide(values[images, places])
     products = hopeful[:, 5:classes_end] * hopeful[:, 4:5]
     classes = products.argmax(axis=1)
     scores = products[np.arange(len(hopeful)), classes]
     found = np.flatnonzero(scores > confidence)
     return Candidates(
+        images=images[found],
         boxes=_corners(hopeful[found, :4]),
         scores=scores[found],
         classes=classes[found].astype(np.int32),
@@ -148,8 +154,10 @@ def _of_v5(values: Array, layout: Layout, confidence: float) -> Candidates:
 
 
 def _of_best(values: Array, confidence: float) -> Candidates:
-    chosen = np.ascontiguousarray(values[:, np.flatnonzero(values[4] > confidence)].T)
+    images, places = _above(values[:, 4], confidence)
+    chosen = _wide(values[images, :, places])
     return Candidates(
+        images=images,
         boxes=_corners(chosen[:, :4]),
         scores=chosen[:, 4],
         classes=chosen[:, 5].astype(np.int32),
@@ -158,10 +166,26 @@ def _of_best(values: Array, confidence: float) -> Candidates:
 
 
 def _finished(values: Array, confidence: float) -> Candidates:
-    chosen = values[values[:, 4] > confidence]
+    images, places = _above(values[:, :, 4], confidence)
+    chosen = _wide(values[images, places])
     return Candidates(
-        boxes=chosen[:, :4], scores=chosen[:, 4], classes=chosen[:, 5].astype(np.int32), shares=chosen[:, ONE_CLASS:]
+        images=images,
+        boxes=chosen[:, :4],
+        scores=chosen[:, 4],
+        classes=chosen[:, 5].astype(np.int32),
+        shares=chosen[:, ONE_CLASS:],
     )
+
+
+def _above(scores: Array, confidence: float) -> tuple[Array, Array]:
+    """Image and place of the scores (images, n) that are higher."""
+    images, places = np.nonzero(_wide(scores) > confidence)
+    return images, places
+
+
+def _wide(values: Array) -> Array:
+    """In float32: a comparison in half precision would round what it is compared with."""
+    return values.astype(np.float32, copy=False)
 
 
 def _corners(boxes: Array) -> Array:

@@ -44,14 +44,37 @@ class Placement:
 
     def boxes_to_source(self, boxes: Array) -> Array:
         """Boxes in pixels of the input, as boxes in pixels of the image that reach no further than it does."""
-        return self.points_to_source(boxes.reshape(-1, 2)).reshape(-1, 4)
+        return boxes_to_source(boxes, [self], np.zeros(len(boxes), np.int64))
 
     def points_to_source(self, points: Array) -> Array:
         """Points in pixels of the input, as points in pixels of the image that lie no further than its edge."""
-        scales = np.array([self.width_px / self.source_width_px, self.height_px / self.source_height_px], np.float32)
-        moved = (points - np.array([self.left_px, self.top_px], np.float32)) / scales
-        within: Array = moved.clip(0, np.array([self.source_width_px, self.source_height_px], np.float32))
-        return within
+        return points_to_source(points, [self], np.zeros(len(points), np.int64))
+
+
+def boxes_to_source(boxes: Array, placements: Sequence[Placement], images: Array) -> Array:
+    """Boxes (n, 4) in pixels of the input, as boxes in pixels of the images that reach no further than these do.
+
+    Args:
+        boxes: Of any of the images.
+        placements: Of all images.
+        images: The image of each box, as its position in ``placements``.
+    """
+    return points_to_source(boxes.reshape(-1, 2), placements, np.repeat(images, 2)).reshape(-1, 4)
+
+
+def points_to_source(points: Array, placements: Sequence[Placement], images: Array) -> Array:
+    """Points (n, 2) in pixels of the input, as points in pixels of the images; else as :func:`boxes_to_source`."""
+    told = [
+        (
+            *(each.left_px, each.top_px),
+            *(each.width_px / each.source_width_px, each.height_px / each.source_height_px),
+            *(each.source_width_px, each.source_height_px),
+        )
+        for each in placements
+    ]
+    own = np.array(told, np.float32).reshape(-1, 3, 2)[images]
+    within: Array = ((points - own[:, 0]) / own[:, 1]).clip(0, own[:, 2])
+    return within
 
 
 def placement_of(source_hw: tuple[int, int], input_hw: tuple[int, int]) -> Placement:

@@ -33,6 +33,11 @@ class Polygons:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def lengths(self) -> Array:
+        """How many points each has."""
+        return np.diff(self.offsets)
+
     def ring(self, index: int) -> Array:
         """The points of one polygon."""
         points: Array = self.points[self.offsets[index] : self.offsets[index + 1]]
@@ -45,14 +50,14 @@ class Polygons:
     def take(self, index: Array) -> Polygons:
         """Those polygons in that order; a mask of booleans keeps theirs."""
         chosen = _positions(index)
-        lengths = np.diff(self.offsets)[chosen]
+        lengths = self.lengths[chosen]
         offsets = _ends(lengths)
         moved = np.repeat(self.offsets[:-1][chosen] - offsets[:-1], lengths)
         return Polygons(self.points[np.arange(offsets[-1]) + moved], offsets)
 
-    def shifted(self, dx: float, dy: float) -> Polygons:
-        """The polygons moved by pixels."""
-        return Polygons(self.points + np.array([dx, dy], np.float32), self.offsets)
+    def shifted(self, dx: float | Array, dy: float | Array) -> Polygons:
+        """The polygons moved by pixels, all alike or each by its own."""
+        return Polygons(self.points + _for_each(np.stack([dx, dy], -1), self.lengths), self.offsets)
 
     def scaled(self, factor: float) -> Polygons:
         """The polygons enlarged about the origin."""
@@ -74,7 +79,7 @@ class Polygons:
         """One after the other."""
         if not parts:
             return cls.of(())
-        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        lengths = np.concatenate([part.lengths for part in parts])
         return cls(np.concatenate([part.points for part in parts]), _ends(lengths))
 
 
@@ -117,10 +122,10 @@ class Detections:
             polygons=None if self.polygons is None else self.polygons.take(chosen),
         )
 
-    def shifted(self, dx: float, dy: float) -> Detections:
-        """The same in a frame whose origin lies that many pixels to the left and above."""
+    def shifted(self, dx: float | Array, dy: float | Array) -> Detections:
+        """The same in a frame whose origin lies that many pixels to the left and above, for all or for each its own."""
         polygons = None if self.polygons is None else self.polygons.shifted(dx, dy)
-        return replace(self, boxes=self.boxes + np.array([dx, dy, dx, dy], np.float32), polygons=polygons)
+        return replace(self, boxes=self.boxes + np.stack([dx, dy, dx, dy], -1).astype(np.float32), polygons=polygons)
 
     def scaled(self, factor: float) -> Detections:
         """The same in a frame whose pixels are that many times smaller."""
@@ -156,11 +161,65 @@ class Detections:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class BatchDetections:
+    """What a detector finds in the images of a batch, image by image.
+
+    Attributes:
+        detections: Of all images, those of each best first.
+        images: int64 of shape (n,), rising: the position in the batch of the image that each is of.
+        count: How many images there are, those with no detection among them.
+    """
+
+    detections: Detections
+    images: Array
+    count: int
+
+    def __post_init__(self) -> None:
+        if self.images.shape != (len(self.detections),):
+            raise InputError(f"got {len(self.detections)} detections and images of shape {self.images.shape}")
+
+    def __len__(self) -> int:
+        return len(self.detections)
+
+    def take(self, index: Array) -> BatchDetections:
+        """Those detections, whose order must be kept; a mask of booleans keeps theirs."""
+        chosen = _positions(index)
+        return replace(self, detections=self.detections.take(chosen), images=self.images[chosen])
+
+    def split(self) -> list[Detections]:
+        """Those of each image."""
+        found = self.detections
+        ends = np.searchsorted(self.images, np.arange(self.count + 1)).tolist()
+        return [
+            Detections(
+                boxes=found.boxes[start:end],
+                scores=found.scores[start:end],
+                classes=found.classes[start:end],
+                polygons=None if found.polygons is None else found.polygons.take(np.arange(start, end)),
+            )
+            for start, end in pairwise(ends)
+        ]
+
+    @classmethod
+    def of(cls, parts: Sequence[Detections]) -> BatchDetections:
+        """Of the detections of each image."""
+        lengths = [len(part) for part in parts]
+        images = np.repeat(np.arange(len(parts)), lengths)
+        return cls(detections=Detections.concatenate(parts), images=images, count=len(parts))
+
+
 def _positions(index: Array) -> Array:
     chosen = np.asarray(index)
     if chosen.dtype == np.bool_:
         return np.flatnonzero(chosen)
     return chosen.astype(np.int64, copy=False)
+
+
+def _for_each(values: Array, lengths: Array) -> Array:
+    """In float32; rows for so many each, where there is more than one row for all."""
+    numbers: Array = values.astype(np.float32)
+    return numbers if numbers.ndim == 1 else np.repeat(numbers, lengths, axis=0)
 
 
 def _ends(lengths: Array | Sequence[int]) -> Array:

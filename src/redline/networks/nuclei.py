@@ -175,7 +175,7 @@ def agreement(model: nn.Module, part: Part) -> Agreement:
             window = part.pixels[y0 : y0 + WINDOW_PX, x0 : x0 + WINDOW_PX]
             images = torch.from_numpy(window.transpose(2, 0, 1).astype(np.float32) / 255)[None]
             size = (WINDOW_PX, WINDOW_PX)
-            found = decode({"output": model(images).numpy()}, [identity(size)], size)[0].boxes
+            found = decode({"output": model(images).numpy()}, [identity(size)], size).detections.boxes
             labels = visible(part.boxes, x0, y0, WINDOW_PX)
             overlaps, near = _likeness(found, labels)
             counts += (len(found), len(labels), _pairs(overlaps, 0.5), _pairs(near, 1 - NEAR_PX / WINDOW_PX))

@@ -45,7 +45,7 @@ class Boxes:
         else:
             placements = [placement_of(size_hw, self.input_hw) for size_hw in self.sizes_hw]
         try:
-            found = self.decoder(outputs, placements, self.input_hw)
+            found = self.decoder(outputs, placements, self.input_hw).split()
         except MissingDependencyError as error:
             raise RequestError(f"this server tells no masks, as it lacks {error.package}", status=500) from error
         except InputError as error:

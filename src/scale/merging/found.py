@@ -93,24 +93,45 @@ class Found:
     def in_window(
         cls, detections: Detections, window: Square, *, inner: int, tolerance_px: float = CUT_TOLERANCE_PX
     ) -> Found:
-        """What one window gave.
+        """What one window gave; as :meth:`in_windows`."""
+        count = len(detections)
+        return cls.in_windows(
+            detections,
+            windows=np.full(count, window.index, np.int64),
+            corners=np.tile([window.x0, window.y0], (count, 1)),
+            size_px=window.size_px,
+            inner=np.full(count, inner),
+            tolerance_px=tolerance_px,
+        )
+
+    @classmethod
+    def in_windows(
+        cls,
+        detections: Detections,
+        *,
+        windows: Array,
+        corners: Array,
+        size_px: int,
+        inner: Array,
+        tolerance_px: float = CUT_TOLERANCE_PX,
+    ) -> Found:
+        """What windows of one size gave.
 
         Args:
             detections: In level-0 pixels of the slide.
-            window: Where they come from.
-            inner: The sum of those of its edges beyond which another window was processed: 1 left, 2 top, 4 right,
-                8 bottom.
+            windows: int64 of shape (n,): the window that each comes from.
+            corners: (n, 2): left and upper edge of that window, in level-0 pixels.
+            size_px: Side of the windows.
+            inner: Of shape (n,): the sum of those of its window's edges beyond which another window was processed:
+                1 left, 2 top, 4 right, 8 bottom.
             tolerance_px: How near to an edge a box counts as cut by it. Where a model sees the window smaller than it
                 is, take as many times more.
         """
         boxes = detections.boxes
-        right, bottom = window.x0 + window.size_px, window.y0 + window.size_px
-        cuts = np.where(boxes[:, 0] <= window.x0 + tolerance_px, LEFT, 0)
-        cuts |= np.where(boxes[:, 1] <= window.y0 + tolerance_px, TOP, 0)
-        cuts |= np.where(boxes[:, 2] >= right - tolerance_px, RIGHT, 0)
-        cuts |= np.where(boxes[:, 3] >= bottom - tolerance_px, BOTTOM, 0)
-        windows = np.full(len(boxes), window.index, np.int64)
-        return cls(detections, windows, (cuts & int(inner)).astype(np.uint8))
+        low = boxes[:, :2] <= (corners + tolerance_px).astype(np.float32)
+        high = boxes[:, 2:] >= (corners + (size_px - tolerance_px)).astype(np.float32)
+        cuts = np.concatenate([low, high], axis=1) @ np.array([LEFT, TOP, RIGHT, BOTTOM], np.uint8)
+        return cls(detections, windows, cuts & inner.astype(np.uint8))
 
 
 def check(found: Found) -> None:

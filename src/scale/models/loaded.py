@@ -17,7 +17,7 @@ from scale.models.spec import ModelSpec
 
 if TYPE_CHECKING:
     from redline.detection.detector import Detector
-    from redline.detection.results import Detections
+    from redline.detection.results import BatchDetections, Detections
 
 _DEFAULT_INPUT_PX = 640
 
@@ -79,19 +79,20 @@ class OpenModel:
         """The most images in one call."""
         return min(self.spec.batch, self.detector.largest_batch or self.spec.batch)
 
-    def select(self, detections: Detections) -> Detections:
+    def select(self, found: BatchDetections) -> BatchDetections:
         """Those of the classes that are asked for; their numbers become positions in :attr:`names`."""
-        inside = np.clip(detections.classes, 0, len(self._position) - 1)
-        position = np.where(detections.classes == inside, self._position[inside], -1).astype(np.int32)
-        return replace(detections, classes=position).take(position >= 0)
+        classes = found.detections.classes
+        inside = np.clip(classes, 0, len(self._position) - 1)
+        position = np.where(classes == inside, self._position[inside], -1).astype(np.int32)
+        return replace(found, detections=replace(found.detections, classes=position)).take(position >= 0)
 
     def __call__(self, images: Sequence[Array]) -> list[Detections]:
         """What is in each image, uint8 RGB arrays of any sizes, in pixels of the image; any number of images."""
         found: list[Detections] = []
         for start in range(0, len(images), self.batch):
             prepared = self.detector.prepare(images[start : start + self.batch])
-            found += self.detector.decode(self.detector.run(prepared), prepared)
-        return [self.select(each) for each in found]
+            found += self.select(self.detector.decode_batch(self.detector.run(prepared), prepared)).split()
+        return found
 
     def close(self) -> None:
         """Free the model."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from redline.core.errors import InputError
 from redline.core.tensor import Array
-from redline.detection.results import Detections
+from redline.detection.results import BatchDetections, Detections
 from scale.domain import to_detections
 from scale.pipeline.models import runner_of
 from scale.pipeline.plan import ModelShape
@@ -68,10 +69,11 @@ class PredictRunner:
             raise InputError(f"model {self._name} gave {len(answers)} answers for {len(inputs)} images")
         return answers
 
-    def decode(self, outputs: Sequence[Mapping[str, Any]], places: Sequence[bool], /) -> list[Detections]:
+    def decode(self, outputs: Sequence[Mapping[str, Any]], places: Sequence[bool], /) -> BatchDetections:
         """Predictions by class as arrays."""
         rest = iter(outputs)
-        return [self._numbered(next(rest)) if there else Detections.empty() for there in places]
+        found = [self._numbered(next(rest)) if there else Detections.empty() for there in places]
+        return usable(BatchDetections.of(found))
 
     def _numbered(self, predictions: Mapping[str, Any]) -> Detections:
         found, names = to_detections(predictions)
@@ -80,11 +82,4 @@ class PredictRunner:
                 if name not in self._names:
                     self._names.append(name)
             numbers = np.array([self._names.index(name) for name in names], np.int32)
-        return usable(
-            Detections(
-                boxes=found.boxes,
-                scores=found.scores,
-                classes=numbers[found.classes] if len(found) else found.classes,
-                polygons=found.polygons,
-            )
-        )
+        return replace(found, classes=numbers[found.classes] if len(found) else found.classes)

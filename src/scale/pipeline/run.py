@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from redline.detection.results import Detections
+from redline.detection.results import BatchDetections
 from scale.merging.found import Found
 from scale.pipeline.batches import Batch, Failure, StripResult
 from scale.pipeline.calling import Answered, Caller, Item
@@ -183,19 +183,18 @@ class _Flow:
     def _found(self, answer: Answered) -> Found:
         batch, state = answer.batch, answer.batch.state
         runner = self._work.runners[state.group.models[answer.member]]
-        slots = np.array([slot for slot in range(batch.count) if slot not in batch.absent], np.int64)
-        seen: list[Detections] = []
-        if answer.outputs is not None:
-            try:
-                decoded = self._retried("post", partial(runner.decode, answer.outputs, answer.places))
-                seen = [decoded[slot] for slot in slots]
-            except FailedError as failed:
-                for slot in slots.tolist():
-                    state.fail(batch.start + slot, "post", reason_of(failed.error), member=answer.member)
-        if not seen:
+        if answer.outputs is None:
             return Found.empty()
-        at = batch.start + slots
-        return localize(seen, state.strip.rows[at], state.strip.columns[at], state.layout, state.group)
+        slots = np.array([slot for slot in range(batch.count) if slot not in batch.absent], np.int64)
+        try:
+            decoded: BatchDetections = self._retried("post", partial(runner.decode, answer.outputs, answer.places))
+        except FailedError as failed:
+            for slot in slots.tolist():
+                state.fail(batch.start + slot, "post", reason_of(failed.error), member=answer.member)
+            return Found.empty()
+        there = decoded if decoded.count == len(slots) else decoded.take(np.isin(decoded.images, slots))
+        at = batch.start + np.arange(batch.count)
+        return localize(there, state.strip.rows[at], state.strip.columns[at], state.layout, state.group)
 
     def _retried(self, stage: str, call: Callable[[], Any]) -> Any:
         return retried(stage, self._work.options.retries, call)

@@ -16,7 +16,7 @@ from redline.core.tensor import Array
 from redline.detection.detector import Detector
 from redline.detection.letterbox import PADDING, Placement, identity, letterbox, placement_of
 from redline.detection.preparing import Prepared, Preparer
-from redline.detection.results import Detections
+from redline.detection.results import BatchDetections
 from scale.pipeline.plan import ModelShape
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Runner(Described, Protocol):
         """Run the model once."""
         ...
 
-    def decode(self, outputs: Any, places: Any, /) -> list[Detections]:
+    def decode(self, outputs: Any, places: Any, /) -> BatchDetections:
         """What was found in each window that was sealed, in pixels of the window as it was read."""
         ...
 
@@ -207,10 +207,10 @@ class DetectorRunner:
         """Run the session."""
         return self._detector.run(inputs)
 
-    def decode(self, outputs: dict[str, Array], places: tuple[Placement, ...], /) -> list[Detections]:
+    def decode(self, outputs: dict[str, Array], places: tuple[Placement, ...], /) -> BatchDetections:
         """The classes that are asked for, counted as in ``info.class_names``."""
         answered = Prepared(inputs={}, placements=places, count=len(places))
-        return [usable(self._model.select(found)) for found in self._detector.decode(outputs, answered)]
+        return usable(self._model.select(self._detector.decode_batch(outputs, answered)))
 
 
 class OverlappedRunner(DetectorRunner):
@@ -249,10 +249,10 @@ class _Buffers:
         self._free.append(buffer)
 
 
-def usable(found: Detections) -> Detections:
+def usable(found: BatchDetections) -> BatchDetections:
     """Those that have finite numbers and an area: one wrong answer must not spoil what is made of all."""
-    boxes = found.boxes
-    good = np.isfinite(boxes).all(axis=1) & np.isfinite(found.scores)
+    boxes, scores = found.detections.boxes, found.detections.scores
+    good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     good &= (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
     return found if good.all() else found.take(good)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from redline.core.tensor import Array
-from redline.detection.results import Detections
+from redline.detection.results import BatchDetections, Detections
 from scale.pipeline.plan import ModelShape
 from scale.pipeline.runners import ModelInfo, Sealed
 
@@ -52,8 +52,8 @@ class RectangleRunner:
             self.calls.append(len(inputs))
         return inputs
 
-    def decode(self, outputs: Any, places: Any, /) -> list[Detections]:
-        return [rectangles(image) for image in outputs[:places]]
+    def decode(self, outputs: Any, places: Any, /) -> BatchDetections:
+        return BatchDetections.of([rectangles(image) for image in outputs[:places]])
 
 
 def rectangles(image: Array) -> Detections:

@@ -11,7 +11,7 @@ from tests.scale.pipeline.fakes import RectangleRunner, scattered, sorted_boxes
 
 from redline.core.errors import DataError, MissingDependencyError
 from redline.core.tensor import Array
-from redline.detection.results import Detections
+from redline.detection.results import BatchDetections, Detections
 from scale.merging.found import Found
 from scale.pipeline.batches import StripResult
 from scale.pipeline.finish import MergeOptions, finished
@@ -166,7 +166,7 @@ class Refusing(RectangleRunner):
             self._check(inputs)
         return super().infer(inputs)
 
-    def decode(self, outputs: Any, places: Any, /) -> list[Detections]:
+    def decode(self, outputs: Any, places: Any, /) -> BatchDetections:
         if self.in_decode:
             self._check(outputs)
         return super().decode(outputs, places)
