@@ -70,6 +70,7 @@ class Report:
             "reading",
             "input",
             "keep_head",
+            "precision",
             "sahi_side",
         )
         self.document: dict[str, Any] = {
@@ -117,12 +118,14 @@ def main() -> int:
     )
     parser.add_argument("--input", choices=("uint8", "float"), default="uint8", help="what engines take")
     parser.add_argument("--keep-head", action="store_true", help="engines do not name the best class themselves")
+    parser.add_argument("--precision", choices=("fp32", "fp16"), action="append", help="of engines; both by default")
     parser.add_argument("--sahi-side", type=int, default=0, help="of SAHI's picture, in pixels; 0 leaves it out")
     parser.add_argument("--save", type=Path, help="folder for what each runtime found")
     parser.add_argument("--timing-cache", default="", help="a file that spares later builds their timing")
     parser.add_argument("--work", type=Path, help="folder that keeps the slide and the engines")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
+    args.precision = args.precision or ["fp32", "fp16"]
     if args.cores:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     report = Report(args)
@@ -148,7 +151,7 @@ def measure(
 ) -> None:
     """All parts of one model."""
     files: dict[str, Path] = {}
-    for name in ("fp32", "fp16"):
+    for name in args.precision:
 
         def build(name: str = name) -> Any:
             found, files[name] = make_engine(path, work / path.stem / name, name, args)
@@ -387,7 +390,8 @@ def busy_samples(wanted: bool) -> Iterator[list[tuple[float, int]]]:
             import pynvml
 
             pynvml.nvmlInit()
-            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+            handle = pynvml.nvmlDeviceGetHandleByIndex(int(first))
             while not stop.wait(1 / SAMPLES_PER_S):
                 samples.append((time.monotonic(), int(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu)))
         except Exception as error:

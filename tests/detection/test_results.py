@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from redline.core.errors import InputError
-from redline.detection.results import Detections, Polygons
+from redline.detection.results import BatchDetections, Detections, Polygons
 
 RINGS = [np.arange(6).reshape(3, 2), np.zeros((0, 2)), np.arange(8).reshape(4, 2) + 100]
 
@@ -72,3 +72,25 @@ def test_what_does_not_fit_together_is_refused():
         Detections(boxes=np.zeros((2, 4)), scores=np.zeros(2), classes=np.zeros(2), polygons=Polygons.of(RINGS))
     with pytest.raises(InputError, match="from 0 to 3"):
         Polygons(np.zeros((3, 2)), np.array([0, 2]))
+
+
+def test_a_batch_is_the_detections_of_its_images():
+    parts = [detections(2), detections(0), detections(3, start=50)]
+    batch = BatchDetections.of(parts)
+    assert (len(batch), batch.count, batch.images.tolist()) == (5, 3, [0, 0, 2, 2, 2])
+    for one, other in zip(batch.split(), parts, strict=True):
+        assert one.boxes.tolist() == other.boxes.tolist()
+        assert rings(one.polygons) == rings(other.polygons)
+    assert [one.classes.tolist() for one in batch.take(batch.detections.classes > 0).split()] == [[1], [], [1, 2]]
+    assert [len(one) for one in BatchDetections.of([detections(0, polygons=False)] * 2).split()] == [0, 0]
+    with pytest.raises(InputError, match="2 detections and images of shape"):
+        BatchDetections(detections=detections(2), images=np.zeros(3, np.int64), count=1)
+
+
+def test_each_is_moved_by_its_own():
+    moved = detections().shifted(np.array([10, 20, 30]), np.array([1, 2, 3]))
+    for index, (dx, dy) in enumerate([(10, 1), (20, 2), (30, 3)]):
+        alone = detections().take(np.array([index])).shifted(dx, dy)
+        assert moved.boxes[index].tolist() == alone.boxes[0].tolist()
+        assert moved.polygons.ring(index).tolist() == alone.polygons.ring(0).tolist()
+    assert moved.boxes.dtype == moved.polygons.points.dtype == np.float32
