@@ -65,6 +65,7 @@ class Report:
             "cores",
             "backend",
             "windows",
+            "confidence",
             "readers",
             "decoders",
             "reading",
@@ -108,7 +109,8 @@ def main() -> int:
     parser.add_argument("--classes", type=int, default=0, help="of models whose files name none")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--windows", type=int, default=64, help="on which runtimes are compared")
+    parser.add_argument("--windows", type=int, default=64, help="on which runtimes are compared; 0 leaves that out")
+    parser.add_argument("--confidence", type=float, default=0.25, help="where runtimes are not compared")
     parser.add_argument("--cores", type=int, default=0, help="use so many; 0 is all")
     parser.add_argument("--readers", type=int, default=0)
     parser.add_argument("--decoders", type=int, default=0)
@@ -158,8 +160,9 @@ def measure(
             return found
 
         report.part(place, f"build {name}", build)
-    report.part(place, "agreement", lambda: agree(path, files, slide, args))
-    confidence = place.get("agreement", {}).get("confidence", 0.25)
+    if args.windows:
+        report.part(place, "agreement", lambda: agree(path, files, slide, args))
+    confidence = place.get("agreement", {}).get("confidence", args.confidence)
     if "fp16" not in files:
         return
     for number in range(args.runs):
@@ -228,7 +231,7 @@ def some_windows(slide: Path, args: argparse.Namespace) -> list[Any]:
 
     rng = np.random.default_rng(0)
     with open_slide(slide) as source:
-        places = rng.integers(0, max(1, args.side - args.window), (args.windows, 2)).tolist()
+        places = rng.integers(0, max(1, args.side - args.window), (args.windows or args.batch, 2)).tolist()
         return [source.read(x, y, args.window, args.window) for x, y in places]
 
 
