@@ -13,7 +13,7 @@ from tests.onnx_models import conv_model, save_graph
 from redline.core.artifact import Step
 from redline.core.errors import ArtifactError, RedlineError
 from redline.core.preprocess import Preprocess, Usage
-from redline.formats.onnx_file import layers_of, load_proto, read_onnx, save_proto
+from redline.formats.onnx_file import layers_of, load_proto, read_onnx, save_proto, tell_output_sizes
 
 
 def step(name: str) -> Step:
@@ -121,3 +121,27 @@ def test_what_the_file_says_about_its_use_goes_on_through_every_step(tmp_path: P
     second = save_proto(load_proto(first.path), tmp_path / "b.onnx", step=step("two"), parent=first)
     assert read_onnx(second.path).usage == usage
     assert read_onnx(tmp_path / "m.onnx").usage == Usage()
+
+
+@pytest.mark.parametrize(("sides", "told"), [((64, 32), ["batch", 3, 2048]), (("height", "width"), ["batch", 3, "n"])])
+def test_sizes_that_a_graph_computes_of_its_input_are_told(sides: tuple[int | str, ...], told: list[int | str]) -> None:
+    """As a head does that is exported for any size: (batch, 3, height, width) to (batch, 3, height * width)."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "two"], ["first"], axis=0),
+        helper.make_node("Concat", ["first", "rest"], ["wanted"], axis=0),
+        helper.make_node("Reshape", ["x", "wanted"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, *sides])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, "n"])],
+        [
+            helper.make_tensor("two", TensorProto.INT64, [2], [0, 1]),
+            helper.make_tensor("rest", TensorProto.INT64, [1], [-1]),
+        ],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    tell_output_sizes(proto)
+    assert [dim.dim_value or dim.dim_param for dim in proto.graph.output[0].type.tensor_type.shape.dim] == told

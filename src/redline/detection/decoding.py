@@ -13,7 +13,7 @@ from redline.core.tensor import Array
 from redline.detection.heads import Candidates, Layout, candidates_of, layout_of
 from redline.detection.letterbox import Placement, boxes_to_source, points_to_source
 from redline.detection.masks import polygons_of
-from redline.detection.nms import MAX_CANDIDATES, MAX_DETECTIONS, best_first, nms
+from redline.detection.nms import MAX_CANDIDATES, MAX_DETECTIONS, Suppression, best_first, nms
 from redline.detection.results import BatchDetections, Detections, Polygons
 
 CONFIDENCE = 0.25
@@ -31,6 +31,7 @@ class Decoder:
         iou: Intersection over union above which the lesser of two boxes of one class goes; finished boxes stay.
         max_detections: No more for one image.
         classes: Only boxes whose best class is one of these, before any is compared with another; None takes all.
+        suppression: What compares the boxes of an image.
     """
 
     detection: Detection | None = None
@@ -39,6 +40,7 @@ class Decoder:
     iou: float = IOU
     max_detections: int = MAX_DETECTIONS
     classes: tuple[int, ...] | None = None
+    suppression: Suppression = nms
 
     def __post_init__(self) -> None:
         for name, value in (("confidence", self.confidence), ("iou", self.iou)):
@@ -84,7 +86,7 @@ class Decoder:
             candidates = candidates.take(np.flatnonzero(np.isin(candidates.classes, self.classes)))
         if layout.head == "end2end":
             return candidates.take(best_first(candidates.scores, candidates.images, self.max_detections))
-        kept = nms(
+        kept = self.suppression(
             candidates.boxes,
             candidates.scores,
             candidates.classes,

@@ -9,7 +9,7 @@ from redline.core.session import Session, SupportsProfiles
 from redline.core.tensor import Array, Signature
 from redline.detection.decoding import CONFIDENCE, IOU, Decoder
 from redline.detection.heads import layout_of
-from redline.detection.nms import MAX_DETECTIONS
+from redline.detection.nms import MAX_DETECTIONS, Suppression, nms
 from redline.detection.preparing import Prepared, Preparer
 from redline.detection.results import BatchDetections, Detections
 
@@ -36,6 +36,7 @@ class Detector:
         max_detections: int = MAX_DETECTIONS,
         class_names: Sequence[str] | None = None,
         classes: Sequence[int] | None = None,
+        suppression: Suppression = nms,
     ) -> None:
         """Raises InputError where the model takes no images, or its outputs are those of no detector."""
         self._session = session
@@ -52,6 +53,7 @@ class Detector:
             iou=iou,
             max_detections=max_detections,
             classes=None if classes is None else tuple(classes),
+            suppression=suppression,
         )
         _check_outputs(session.signature, self._decoder)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -16,13 +16,32 @@ from redline.core.tensor import Array
 
 MAX_CANDIDATES = 30_000
 MAX_DETECTIONS = 300
-# Classes are moved this far apart, so that boxes of different ones never meet. Adding it rounds the boxes of high
-# classes to a sixteenth of a pixel in float32, which Ultralytics' answers show too.
-_APART_PX = 7680
+#: Classes are moved this far apart, so that boxes of different ones never meet. Adding it rounds the boxes of high
+#: classes to a sixteenth of a pixel in float32, which Ultralytics' answers show too.
+APART_PX = 7680
 # An image with more is done box by box; images with no more than these in all are done together.
 _MOST_PAIRS = 200_000
 # Images whose boxes lie further apart than this, which only broken models give, are done one by one.
 _WIDEST_PX = 2.0**30
+
+
+class Suppression(Protocol):
+    """What computes as :func:`nms` does."""
+
+    def __call__(
+        self,
+        boxes: Array,
+        scores: Array,
+        classes: Array,
+        /,
+        *,
+        iou: float,
+        images: Array | None = None,
+        max_candidates: int = MAX_CANDIDATES,
+        max_detections: int = MAX_DETECTIONS,
+    ) -> Array:
+        """The positions that :func:`nms` gives."""
+        ...
 
 
 def nms(
@@ -51,7 +70,7 @@ def nms(
     owners = np.zeros(len(boxes), np.int64) if images is None else images
     order = best_first(scores, owners, max_candidates)
     owners = owners[order]
-    apart = boxes[order].astype(np.float32) + (classes[order].astype(np.float32) * np.float32(_APART_PX))[:, None]
+    apart = boxes[order].astype(np.float32) + (classes[order].astype(np.float32) * np.float32(APART_PX))[:, None]
     kept = np.zeros(len(order), np.bool_)
     for part in _parts(_Sides.of(apart), owners):
         crowd = part.pairs > _MOST_PAIRS

@@ -270,9 +270,19 @@ def _check_external_data(path: Path, proto: ModelProto) -> set[str]:
     return {info.location for info in found}
 
 
-def _with_inferred_types(proto: ModelProto) -> ModelProto:
+def tell_output_sizes(proto: ModelProto) -> None:
+    """Write into a graph's outputs the sizes that follow from its inputs', also by way of computed shapes."""
+    known = {value.name: value for value in _with_inferred_types(proto, computed=True).graph.output}
+    for value in proto.graph.output:
+        found = known[value.name].type.tensor_type.shape.dim
+        for dim, size in zip(value.type.tensor_type.shape.dim, found, strict=False):
+            if not dim.HasField("dim_value") and size.HasField("dim_value"):
+                dim.dim_value = size.dim_value
+
+
+def _with_inferred_types(proto: ModelProto, *, computed: bool = False) -> ModelProto:
     try:
-        return shape_inference.infer_shapes(_without_weights(proto))
+        return shape_inference.infer_shapes(_without_weights(proto), data_prop=computed)
     except (shape_inference.InferenceError, RuntimeError):
         return proto
 

@@ -1,4 +1,4 @@
-"""The loops over boxes, compiled by numba: its sole importer."""
+"""The loops over boxes, compiled by numba."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ def _batch_notes(model: OnnxModel, options: ConvertOptions) -> tuple[str, ...]:
 
 def _with_fixed_size(model: OnnxModel, options: ConvertOptions, folder: Path) -> OnnxModel:
     """The model with height and width fixed: windows always come in one size, and TensorRT is faster for it."""
-    from redline.formats.onnx_file import load_proto, save_proto
+    from redline.formats.onnx_file import load_proto, save_proto, tell_output_sizes
 
     spec = model.signature.inputs[0]
     if all(isinstance(size, int) for size in spec.shape[1:]):
@@ -296,6 +296,7 @@ def _with_fixed_size(model: OnnxModel, options: ConvertOptions, folder: Path) ->
             if axis and not dim.HasField("dim_value"):
                 dim.dim_param = f"{output.name}_{axis}"
     del proto.graph.value_info[:]
+    tell_output_sizes(proto)  # what the outputs are is told by them
     step = Step(step="fix size", arguments={"size": "x".join(map(str, sizes))}, parent_sha256=model.sha256, versions={})
     return save_proto(proto, folder / model.path.name, step=step, parent=model)
 

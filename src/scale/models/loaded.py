@@ -14,6 +14,7 @@ from redline.core.preprocess import Usage
 from redline.core.session import Session
 from redline.core.tensor import Array
 from scale.models.spec import ModelSpec
+from scale.models.suppression import best_suppression
 
 if TYPE_CHECKING:
     from redline.detection.detector import Detector
@@ -120,6 +121,7 @@ def loaded(spec: ModelSpec, origin: Origin, session: Session, usage: Usage) -> O
                 iou=spec.iou,
                 max_detections=spec.max_detections,
                 classes=None if all_asked else tuple(class_names),
+                suppression=best_suppression(),
             )
         except InputError as error:
             raise InputError(f"{origin.path.name}: {error}") from error
