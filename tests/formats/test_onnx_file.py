@@ -123,23 +123,28 @@ def test_what_the_file_says_about_its_use_goes_on_through_every_step(tmp_path: P
     assert read_onnx(tmp_path / "m.onnx").usage == Usage()
 
 
-@pytest.mark.parametrize(("sides", "told"), [((64, 32), ["batch", 3, 2048]), (("height", "width"), ["batch", 3, "n"])])
+@pytest.mark.parametrize(("sides", "told"), [((64, 32), [2048, 2]), (("height", "width"), ["n", 2])])
 def test_sizes_that_a_graph_computes_of_its_input_are_told(sides: tuple[int | str, ...], told: list[int | str]) -> None:
-    """As a head does that is exported for any size: (batch, 3, height, width) to (batch, 3, height * width)."""
+    """As the anchors of a head are, which is exported for any size: one for each of height * width places."""
     nodes = [
         helper.make_node("Shape", ["x"], ["shape"]),
-        helper.make_node("Gather", ["shape", "two"], ["first"], axis=0),
-        helper.make_node("Concat", ["first", "rest"], ["wanted"], axis=0),
-        helper.make_node("Reshape", ["x", "wanted"], ["y"]),
+        helper.make_node("Gather", ["shape", "two"], ["height"], axis=0),
+        helper.make_node("Gather", ["shape", "three"], ["width"], axis=0),
+        helper.make_node("Mul", ["height", "width"], ["places"]),
+        helper.make_node("Unsqueeze", ["places", "axis"], ["row"]),
+        helper.make_node("Concat", ["row", "both"], ["wanted"], axis=0),
+        helper.make_node("ConstantOfShape", ["wanted"], ["y"]),
     ]
+    scalars = {"two": 2, "three": 3}
     graph = helper.make_graph(
         nodes,
         "g",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, *sides])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3, "n"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 2])],
         [
-            helper.make_tensor("two", TensorProto.INT64, [2], [0, 1]),
-            helper.make_tensor("rest", TensorProto.INT64, [1], [-1]),
+            *(helper.make_tensor(name, TensorProto.INT64, [], [value]) for name, value in scalars.items()),
+            helper.make_tensor("axis", TensorProto.INT64, [1], [0]),
+            helper.make_tensor("both", TensorProto.INT64, [1], [2]),
         ],
     )
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
