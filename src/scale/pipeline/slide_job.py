@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import redline
 from redline.core.errors import DataError, InputError
 from redline.core.files import write_whole
 from scale.outputs import FORMATS, SlideInfo, open_writer
+from scale.pipeline.arrivals import Arrivals
 from scale.pipeline.batches import Failure, StripResult
 from scale.pipeline.finish import ClassTable, finished, full_windows
 from scale.pipeline.models import Pace, estimate_s
@@ -80,10 +82,10 @@ def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
         if kept is not None:
             return kept
         before = cache.stats()
-        seen, failures = job.run()
+        outcome = job.run()
         after = cache.stats()
         clock.add("decode", after.decode_s - before.decode_s, count=after.misses - before.misses)
-        return job.write(seen, failures)
+        return job.report(outcome)
 
 
 def _remove_files(folder: Path) -> None:
@@ -132,6 +134,16 @@ def asked(slide: Slide, plan: Plan, runners: Sequence[Described], options: Detec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Outcome:
+    """What was done: windows seen by model, those missing, detections by class, and full windows by model."""
+
+    seen: Mapping[str, int]
+    failures: tuple[Failure, ...]
+    counts: dict[str, int]
+    full: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Job:
     slide: Slide
     plan: Plan
@@ -140,30 +152,44 @@ class _Job:
     clock: StageClock
     notes: tuple[str, ...]
 
-    def run(self) -> tuple[dict[str, int], tuple[Failure, ...]]:
-        """Do the strips that are not there: how many windows each model saw, and which are missing."""
+    def run(self) -> _Outcome:
+        """Do the strips that are not there, and beside that merge and write those that are."""
         plan, bench = self.plan, self.bench
         there = self.shards.finished(len(plan.strips)) if bench.options.resume else set()
         left = [strip for strip in plan.strips if strip.index not in there]
         seen = plan.inferences_of(left)
         todo = sum(seen.values())
         bench.listener.planned(Planned.of(self.slide.path, plan, todo, estimate_s(plan, left, bench.paces), self.notes))
+        arrivals = Arrivals(there)
         results = bench.search(self.slide, plan, left, clock=self.clock, on_windows=bench.listener.windows)
+        with ThreadPoolExecutor(1, thread_name_prefix="scale merge") as beside:
+            writing = beside.submit(self._write_files, arrivals)
+            try:
+                failures = self._search(results, arrivals)
+            except BaseException:
+                arrivals.stop()
+                raise
+            counts, full = writing.result()
+        return _Outcome(seen=seen, failures=failures, counts=counts, full=full)
+
+    def _search(self, results: Generator[StripResult, None, None], arrivals: Arrivals) -> tuple[Failure, ...]:
+        """Keep strips as they come: which windows are missing."""
         failures: list[tuple[int, tuple[Failure, ...]]] = []
         with closing(results):
             for result in results:
                 with self.clock.stage("write"):
                     self.shards.save(result)
+                arrivals.add(result.strip)
                 failures.append((result.strip, result.failures))
-        return seen, tuple(failure for _, some in sorted(failures, key=lambda pair: pair[0]) for failure in some)
+        return tuple(failure for _, some in sorted(failures, key=lambda pair: pair[0]) for failure in some)
 
-    def write(self, seen: Mapping[str, int], failures: tuple[Failure, ...]) -> SlideReport:
-        """Merge, write every file, and say so."""
-        counts, full = self._write_files()
-        timing = self.clock.report(seen)
+    def report(self, outcome: _Outcome) -> SlideReport:
+        """Say what was done, here and in the folder."""
+        timing = self.clock.report(outcome.seen)
         folder = self.shards.folder
         told = {**timing.to_json(), "inferences_of_earlier_runs": self.plan.inferences - timing.windows}
         write_whole(folder / TIMING, json.dumps(told, indent=1) + "\n")
+        counts, full, failures = outcome.counts, outcome.full, outcome.failures
         report = SlideReport(
             slide=self.slide.path,
             status="incomplete" if failures else "done",
@@ -184,8 +210,8 @@ class _Job:
             write_whole(folder / RESULT, json.dumps(result, indent=1) + "\n")
         return report
 
-    def _write_files(self) -> tuple[dict[str, int], dict[str, int]]:
-        """Write every file; gives detections by class, and windows that are full by model."""
+    def _write_files(self, arrivals: Arrivals) -> tuple[dict[str, int], dict[str, int]]:
+        """Merge and write every file; gives detections by class, and windows that are full by model."""
         options, infos = self.bench.options, [runner.info for runner in self.bench.runners]
         table, level = ClassTable.of(infos), self.slide.levels[0]
         info = SlideInfo(
@@ -199,6 +225,7 @@ class _Job:
         full: Counter[str] = Counter()
 
         def load(strip: int) -> StripResult:  # each strip once
+            arrivals.wait(strip)
             result = self.shards.load(strip)
             full.update(full_windows(self.plan, infos, result))
             return result

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from tests.scale.detector_models import spot_model
 import scale
 from redline.core.errors import DataError, InputError, MissingDependencyError
 from scale.models.spec import ModelSpec, Postprocessing
+from scale.pipeline import plan, slide_job
 from scale.pipeline.detect import CohortReport, DetectOptions, Listener, detect, folders_of
+from scale.pipeline.finish import Piece, finished
 from scale.pipeline.plan import PlanOptions
 from scale.pipeline.reports import Planned, SlideReport
 
@@ -286,10 +289,35 @@ def test_an_interrupted_run_keeps_what_is_finished(
     assert json.loads((tmp_path / "run.json").read_text())["slides"][0]["status"] == "interrupted"
     kept = len(list((tmp_path / SLIDE.stem / "shards").glob("*.npz")))
     assert kept >= 1
+    # What was merged and written beside the search is gone.
+    assert outputs(tmp_path / SLIDE.stem) == {}
+    assert list((tmp_path / SLIDE.stem).glob(".detections*")) == []
     told = Told()
     assert detect([SLIDE], [spec(model)], tmp_path, options=options(resume=True), listener=told).good
     assert told.seen < told.plans[0].inferences
     assert outputs(tmp_path / SLIDE.stem) == outputs(whole[1])
+
+
+@pytest.mark.usefixtures("whole")  # what is compiled at the first call is there
+def test_files_are_written_while_windows_are_still_searched(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Told):
+        def windows(self, count: int) -> None:
+            super().windows(count)
+            time.sleep(0.01)
+
+    told, seen_then = Slow(), []
+
+    def watched(*args: Any, **more: Any) -> Iterator[Piece]:
+        for piece in finished(*args, **more):
+            seen_then.append(told.seen)
+            yield piece
+
+    monkeypatch.setattr(plan, "_FRONT_BYTES", 0)  # a small slide has several bands then
+    monkeypatch.setattr(slide_job, "finished", watched)
+    assert detect([SLIDE], [spec(model)], tmp_path, options=options(strip_windows=4), listener=told).good
+    assert 0 < seen_then[0] < told.seen / 2
 
 
 def test_models_of_several_windows_and_settings_of_classes(model: Path, tmp_path: Path) -> None:
