@@ -6,7 +6,9 @@ that are ready, one call at a time or as many as the pipeline makes, whichever i
 slide to written files; and SAHI with the same model file, windows and overlap on a picture that lies in memory, by its
 own class for ONNX files, which is Ultralytics', and by the least class that can do it. `scale detect` runs once more
 with `--cpu-precision bf16`, beside the bare model in BF16, where the processor has it. Then slides of growing size show
-the memory that `scale detect` takes.
+the memory that `scale detect` takes. With `--tissue-share 0.4` so much of the slide is tissue and the rest is glass, as
+on slides of patients, and `scale detect` runs as it does by default, without the windows that show none (`detect
+tissue`); time is compared for the slide then, as the windows are not the same.
 
     scripts/setup-peers sahi_ultralytics
     redline export yolo_n -o yolo_n.onnx --opset 17
@@ -29,6 +31,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -54,7 +57,7 @@ PEER = Path(__file__).resolve().parent / "peers" / "with_sahi_slices.py"
 FORMATS = ("geojson", "parquet")
 #: Its own class for ONNX files, and ours.
 SAHI_BY = ("ultralytics", "onnxruntime")
-SETTINGS = ("side", "window", "overlap", "confidence", "classes", "rounds", "threads", "seed")
+SETTINGS = ("side", "tissue_share", "window", "overlap", "confidence", "classes", "rounds", "threads", "seed")
 
 
 def main() -> int:
@@ -62,6 +65,8 @@ def main() -> int:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--sahi", help="The Python of an environment that has sahi; without it SAHI is left out.")
     parser.add_argument("--side", type=int, default=20_000, help="Of the slide, in pixels.")
+    parser.add_argument("--tissue-share", type=float, default=1.0, help="How much of the slide is no glass.")
+    parser.add_argument("--leave-out", action="append", default=[], metavar="CONTENDER", help="Repeatable.")
     parser.add_argument("--sides", default="5000,10000,20000,40000", help="Of the slides for memory.")
     parser.add_argument("--window", type=int, default=640)
     parser.add_argument("--overlap", type=float, default=0.2)
@@ -72,6 +77,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cpu-precision", default="fp32", choices=("fp32", "bf16"), help=argparse.SUPPRESS)
+    parser.add_argument("--tissue", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", choices=("bare", "detect"), help=argparse.SUPPRESS)
     parser.add_argument("--slide", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("-o", "--out", type=Path)
@@ -103,13 +109,16 @@ def main() -> int:
 
 def compare(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
     """Each contender once a round, in a drawn order."""
-    slide = make_slide(folder, args.side)
+    slide = make_slide(folder, args.side, args.tissue_share)
     contenders = {worker: own(args, worker, slide) for worker in ("bare", "detect")}
     if {"avx512_bf16", "amx_bf16"} & set(cpu_info()[1]):
         contenders |= {f"{worker} bf16": own(args, worker, slide, precision="bf16") for worker in ("bare", "detect")}
     if args.sahi:
         picture = make_picture(slide, folder)
         contenders |= {f"sahi by {by}": sahi(args, picture, by) for by in SAHI_BY}
+    if args.tissue_share < 1:
+        contenders["detect tissue"] = [*own(args, "detect", slide), "--tissue"]
+    contenders = {name: words for name, words in contenders.items() if name not in args.leave_out}
     order, rounds = random.Random(args.seed), []
     for number in range(args.rounds):
         names = list(contenders)
@@ -138,10 +147,10 @@ def grow(args: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
 def conclude(rounds: list[dict[str, Any]], memory: list[dict[str, Any]]) -> dict[str, Any]:
     """Medians of ratios within a round."""
 
-    def ratio(one: str, other: str) -> float | None:
+    def ratio(one: str, other: str, speed: Callable[[dict[str, Any]], float] = rate) -> float | None:
         if not {one, other} <= set(rounds[0]):
             return None
-        return median(rate(found[one]) / rate(found[other]) for found in rounds)
+        return median(speed(found[one]) / speed(found[other]) for found in rounds)
 
     of_bare, of_sahi = ratio("detect", "bare") or 0.0, ratio("detect", f"sahi by {SAHI_BY[0]}")
     peaks = [row["peak_rss_bytes"] for row in memory]
@@ -157,6 +166,7 @@ def conclude(rounds: list[dict[str, Any]], memory: list[dict[str, Any]]) -> dict
         "bf16_of_fp32": ratio("detect bf16", "detect"),
         "bf16_of_sahi": ratio("detect bf16", f"sahi by {SAHI_BY[0]}"),
         "bf16_of_least_sahi": ratio("detect bf16", f"sahi by {SAHI_BY[1]}"),
+        "tissue_of_sahi_by_time": ratio("detect tissue", f"sahi by {SAHI_BY[0]}", slides_per_s),
         "memory_growth": growth,
         "passed": passed,
     }
@@ -166,11 +176,15 @@ def rate(found: dict[str, Any]) -> float:
     return float(found["windows"] / found["seconds"])
 
 
-def make_slide(folder: Path, side: int) -> Path:
+def slides_per_s(found: dict[str, Any]) -> float:
+    return 1 / float(found["seconds"])
+
+
+def make_slide(folder: Path, side: int, tissue_share: float = 1.0) -> Path:
     from tests.scale.slides_tools import make_pyramid
 
     path = folder / f"slide_{side}.tif"
-    return path if path.is_file() else make_pyramid(path, side, side)
+    return path if path.is_file() else make_pyramid(path, side, side, tissue_share=tissue_share)
 
 
 def make_picture(slide: Path, folder: Path) -> Path:
@@ -261,7 +275,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
     from scale.pipeline.options import DetectOptions
     from scale.pipeline.plan import PlanOptions
 
-    options = DetectOptions(plan=PlanOptions(overlap=args.overlap), tissue=False, formats=FORMATS)
+    options = DetectOptions(plan=PlanOptions(overlap=args.overlap), tissue=args.tissue, formats=FORMATS)
     with tempfile.TemporaryDirectory() as folder:
         report = detect([args.slide], [spec_of(args)], folder, options=options, **how_of(args)).slides[0]
     assert report.good, report.error

@@ -12,7 +12,8 @@ installed, by OpenVINO, all on the CPU. Two kinds of models:
     PYTHONPATH=src python benchmarks/runtimes_agree.py [--only ours] [-o results/cpu/runtimes_agree.json]
 
 OpenVINO runs twice: in FP32, and by its default, which is what `scale` opens and which is BF16 where the processor has
-it; the precision is read from what it compiled, and a pair that is not FP32 on both sides is shown and not judged.
+it; the precision is read from what it compiled, and a pair that is not FP32 on both sides is shown and not judged. Of
+Redline's own, ONNX Runtime also runs the file that Redline makes in FP16.
 
 A pair agrees where each has the other's boxes, with their scores and outlines, within the tolerance. Boxes that one
 alone has are counted, and how many of these are ties: with a score within the tolerance of the threshold, of the last
@@ -53,6 +54,7 @@ from redline.detection.nms import MAX_DETECTIONS
 from redline.detection.results import Detections
 from redline.formats.onnx_file import read_onnx
 from redline.measurement.environment import fingerprint, installed
+from redline.transforms.half import to_half
 from scale.models.loaded import OpenModel
 from scale.models.opening import open_model
 from scale.models.spec import ModelSpec
@@ -63,6 +65,7 @@ SLIDE = Path(scale.__file__).parent / "assets" / "cmu_small_region.svs"
 KINDS = ("yolov5nu", "yolov8n", "yolo11n", "yolov8n-seg", "yolo11n-seg", "yolov10n", "yolov10n, end to end")
 # With their confidence; None takes one that hundreds of boxes of a window are above.
 OWN = {"nuclei": 0.25, "yolo_n": None}
+HALF = "onnxruntime-fp16"
 OPENVINO = {"openvino-fp32": {"precision": "f32"}, "openvino-default": {}}
 BATCH = 4
 WINDOW_PX = 640
@@ -122,7 +125,7 @@ def told(name: str, answers: Found) -> dict[str, Any]:
     pairs = {}
     scores = np.concatenate([one.scores for one in answers.found["torch"]])
     for one, other in combinations(answers.found, 2):
-        if one in OPENVINO or (other == "openvino-default" and one != "torch"):
+        if one in OPENVINO or (one != "torch" and {one, other} & {"openvino-default", HALF}):
             continue
         judged = {answers.precision[one], answers.precision[other]} == {"fp32"}
         pair = compare(answers.found[one], answers.found[other], answers.confidence)
@@ -300,7 +303,9 @@ def own_found(name: str) -> Found:
         model = export(name, Path(folder) / f"{name}.onnx").model
         torch = open_any(name)
         sessions = {"torch": torch.session, "onnxruntime": open_onnx(model)}
+        half = to_half(model, Path(folder) / f"{name}_fp16.onnx")
         sessions |= {one: open_onnx(model, backend="openvino", options=OPENVINO[one]) for one in runtimes()[2:]}
+        sessions[HALF] = open_onnx(half)
         for session in sessions.values():
             stack.callback(session.close)
         window_px = model.usage.preprocess.width_px
@@ -310,7 +315,7 @@ def own_found(name: str) -> Found:
         for runtime, session in sessions.items():
             usage = torch.usage if runtime == "torch" else model.usage
             found[runtime] = in_slices(Detector(session, usage, confidence=confidence, iou=IOU), images)
-        precision = {"torch": torch.precision, "onnxruntime": model.layers.describe()}
+        precision = {"torch": torch.precision, "onnxruntime": model.layers.describe(), HALF: half.layers.describe()}
         precision |= {one: openvino_precision(model, one) for one in runtimes()[2:]}
     return Found(window_px=window_px, confidence=confidence, precision=precision, found=found)
 

@@ -97,6 +97,14 @@ def test_cuda_says_which_gpu_is_meant(nvml: FakeNvml, monkeypatch: pytest.Monkey
     assert found.sm_mhz == 900
 
 
+def test_a_gpu_that_cuda_may_not_see_is_not_told_of(nvml: FakeNvml, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with CUDA_VISIBLE_DEVICES=1 on a machine of two: the driver's number 1 is CUDA's number 0."""
+    monkeypatch.setattr(gpu_state, "_bus_id", lambda device: None if device else b"00000000:65:00.0")
+    monkeypatch.setattr(nvml, "nvmlDeviceGetHandleByIndex", lambda index: "gpu")
+    assert gpu_state.state(0) is not None
+    assert gpu_state.state(1) is None
+
+
 def test_a_process_has_what_the_driver_lists_for_it(nvml: FakeNvml) -> None:
     assert gpu_state.process_bytes(7) == 300
     assert gpu_state.process_bytes(8) is None

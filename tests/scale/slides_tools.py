@@ -23,6 +23,8 @@ REAL_DICOM = DICOM_FOLDER / "1.2.826.0.1.3680043.8.498.4610191284603510883948274
 MPP = 0.499
 MAGNIFICATION = 20
 _SMALLEST_LEVEL_PX = 512
+# What an empty slide looks like to a scanner.
+_GLASS = 243
 # Whole multiples of 256 pixels, so that halves of halves stay whole and mirrored tiles repeat.
 _REGION_HEIGHT_PX, _REGION_WIDTH_PX = 2816, 2048
 
@@ -56,6 +58,7 @@ def make_pyramid(
     compression: str | None = "jpeg",
     maker: Literal["plain", "ome", "aperio"] = "plain",
     mpp: float | None = MPP,
+    tissue_share: float = 1.0,
 ) -> Path:
     """Write a tiled slide of any size, whose tissue is the real region and its mirror images.
 
@@ -68,13 +71,19 @@ def make_pyramid(
         compression: What tifffile calls it; ``jpeg`` is of quality 88 with halved colour.
         maker: Whose manner: pages, OME-XML with nested pages, or Aperio's description.
         mpp: Micrometres per pixel to write; none where None.
+        tissue_share: About so much of it is tissue, in one piece in its middle; the rest is empty glass.
     """
     wanted = levels or 1 + max(0, int(np.log2(min(width_px, height_px) / _SMALLEST_LEVEL_PX)))
     # From 2^32 bytes on a TIFF file must be a BigTIFF.
     with tifffile.TiffWriter(path, bigtiff=width_px * height_px > 2**31, ome=maker == "ome") as writer:
         for level in range(wanted):
             _write_level(
-                writer, width_px >> level, height_px >> level, level, wanted, (tile_px, compression, maker, mpp)
+                writer,
+                width_px >> level,
+                height_px >> level,
+                level,
+                wanted,
+                (tile_px, compression, maker, mpp, tissue_share),
             )
     return path
 
@@ -85,9 +94,9 @@ def _write_level(
     height_px: int,
     level: int,
     levels: int,
-    how: tuple[int, str | None, str, float | None],
+    how: tuple[int, str | None, str, float | None, float],
 ) -> None:
-    tile_px, compression, maker, mpp = how
+    tile_px, compression, maker, mpp, tissue_share = how
     description, metadata = None, None
     if level == 0 and maker == "aperio":
         said = f"|MPP = {mpp}" if mpp else ""
@@ -98,7 +107,7 @@ def _write_level(
             metadata |= {f"PhysicalSize{axis}{unit}": "µm" if unit else mpp for axis in "XY" for unit in ("", "Unit")}
     dots = {"resolution": (1e4 * 2**-level / mpp,) * 2, "resolutionunit": "CENTIMETER"} if mpp else {}
     writer.write(
-        _tiles(width_px, height_px, tile_px, 1 << level, compression == "jpeg"),
+        _tiles(width_px, height_px, tile_px, 1 << level, compression == "jpeg", tissue_share),
         shape=(height_px, width_px, 3),
         dtype=np.uint8,
         photometric="rgb",
@@ -114,12 +123,22 @@ def _write_level(
     )
 
 
-def _tiles(width_px: int, height_px: int, tile_px: int, downsample: int, encoded: bool) -> Iterator[Array | bytes]:
+def _tiles(
+    width_px: int, height_px: int, tile_px: int, downsample: int, encoded: bool, tissue_share: float
+) -> Iterator[Array | bytes]:
     """The tiles row by row; those that mirroring repeats are encoded once."""
     base = region(downsample)
     known: dict[tuple[int, int], Array | bytes] = {}
+    glass: Array | bytes = np.full((tile_px, tile_px, 3), _GLASS, np.uint8)
+    if encoded:
+        glass = _jpeg(np.asarray(glass))
+    half = tile_px / 2
     for y in range(0, height_px, tile_px):
         for x in range(0, width_px, tile_px):
+            off_centre = ((x + half) / width_px - 0.5) ** 2 + ((y + half) / height_px - 0.5) ** 2
+            if tissue_share < 1 and off_centre * np.pi > tissue_share:
+                yield glass
+                continue
             key = y % (2 * base.shape[0]), x % (2 * base.shape[1])
             if key not in known:
                 tile = mirrored(x, y, tile_px, tile_px, downsample=downsample)

@@ -104,6 +104,8 @@ def _handle(nvml: Any, device: int) -> Any:
     bus_id = _bus_id(device)
     if bus_id is not None:
         return _ask(nvml, "nvmlDeviceGetHandleByPciBusId", bus_id)
+    if device and _bus_id(0) is not None:  # CUDA tells its GPUs, and has none of this number
+        return None
     return _ask(nvml, "nvmlDeviceGetHandleByIndex", device)
 
 

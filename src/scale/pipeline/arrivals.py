@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class StoppedError(Exception):
-    """No more strips come."""
+    """What is merged is not wanted any more."""
 
 
 class Arrivals:
@@ -26,7 +26,7 @@ class Arrivals:
             self._changed.notify_all()
 
     def stop(self) -> None:
-        """Nobody is to wait any longer."""
+        """Nobody is to wait or go on any longer."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()
@@ -35,10 +35,9 @@ class Arrivals:
         """Return when a strip is there.
 
         Raises:
-            StoppedError: it will not come.
+            StoppedError: nobody is to go on.
         """
         with self._changed:
-            while strip not in self._there:
-                if self._stopped:
-                    raise StoppedError
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._stopped or strip in self._there)
+            if self._stopped:
+                raise StoppedError

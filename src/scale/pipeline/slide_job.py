@@ -166,10 +166,10 @@ class _Job:
             writing = beside.submit(self._write_files, arrivals)
             try:
                 failures = self._search(results, arrivals)
+                counts, full = writing.result()
             except BaseException:
                 arrivals.stop()
                 raise
-            counts, full = writing.result()
         return _Outcome(seen=seen, failures=failures, counts=counts, full=full)
 
     def _search(self, results: Generator[StripResult, None, None], arrivals: Arrivals) -> tuple[Failure, ...]:

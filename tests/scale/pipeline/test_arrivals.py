@@ -23,12 +23,12 @@ def test_a_strip_is_waited_for_until_it_is_there() -> None:
         waiting[0].result(timeout=10)
 
 
-def test_nobody_waits_for_what_will_not_come() -> None:
-    arrivals = Arrivals(())
+def test_nobody_waits_or_goes_on_when_it_is_stopped() -> None:
+    arrivals = Arrivals({1})
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(arrivals.wait, 0)
         arrivals.stop()
         with pytest.raises(StoppedError):
             waiting.result(timeout=10)
-    arrivals.add(1)
-    arrivals.wait(1)
+    with pytest.raises(StoppedError):
+        arrivals.wait(1)
