@@ -72,31 +72,6 @@ def _within(boxes: Array, others: Array, cuts: Array) -> Array:
     return inside
 
 
-def best_of_window(i: Array, j: Array, likeness: Array, windows: Array) -> Array:
-    """Of the pairs (i, j), those whose j is the most like i of all in j's window; of equal ones the first."""
-    if not len(i):
-        return np.zeros(0, bool)
-    names, local = np.unique(windows, return_inverse=True)
-    groups = i * np.int64(len(names)) + local[j]
-    order = np.argsort(groups)
-    ranked = groups[order]
-    starts = np.flatnonzero(np.insert(ranked[1:] != ranked[:-1], 0, True))
-    sizes = np.diff(np.append(starts, len(ranked)))
-    most = np.maximum.reduceat(likeness[order], starts)
-    ones = np.where(likeness[order] == np.repeat(most, sizes), j[order], len(windows))
-    best = np.zeros(len(order), bool)
-    best[order] = ones == np.repeat(np.minimum.reduceat(ones, starts), sizes)
-    return best
-
-
-def mutual(i: Array, j: Array, likeness: Array, windows: Array) -> Array:
-    """Of the pairs (i, j), each given once, those of which each is the other's best in its window."""
-    both_ways = np.concatenate([i, j]), np.concatenate([j, i])
-    best = best_of_window(*both_ways, np.tile(likeness, 2), windows)
-    both: Array = best[: len(i)] & best[len(i) :]
-    return both
-
-
 def decide(count: int, better: Array, lesser: Array, undecided: Array | None = None) -> tuple[Array, Array]:
     """Suppress in rounds: who has no undecided better one stays, its lesser ones go; as one after the other would.
 

@@ -50,6 +50,20 @@ class Kernels(Protocol):
         """
         ...
 
+    def mutual(self, i: Array, j: Array, likeness: Array, windows: Array) -> Array:
+        """Which pairs of boxes match: each is the other's best in its window, of equal ones the first.
+
+        Args:
+            i: int64, one box of each pair; each pair comes once.
+            j: The other.
+            likeness: float64, of each pair.
+            windows: int64, of each box.
+
+        Returns:
+            Booleans, one for each pair.
+        """
+        ...
+
     def touching(self, a: Array, b: Array, *, reach_px: float = 0.0) -> tuple[Array, Array]:
         """Positions in ``a`` and ``b`` (float64 boxes) of all pairs no further apart than ``reach_px``, in any order.
 

@@ -33,6 +33,16 @@ class NumbaKernels:
         leaders: Array = _one_to_one(boxes, windows, spans, cells.columns, starts, members, threshold)
         return leaders
 
+    def mutual(self, i: Array, j: Array, likeness: Array, windows: Array) -> Array:
+        """See :class:`scale.merging.nms_grid.Kernels`."""
+        if not len(i):
+            return np.zeros(0, bool)
+        both_ways = np.concatenate([i, j]), np.concatenate([j, i])
+        first = int(windows.min())
+        best = _bests(*both_ways, np.tile(likeness, 2), windows - first, int(windows.max()) - first + 1)
+        both: Array = best[: len(i)] & best[len(i) :]
+        return both
+
     def touching(self, a: Array, b: Array, *, reach_px: float = 0.0) -> tuple[Array, Array]:
         """See :class:`scale.merging.nms_grid.Kernels`."""
         if not len(a) or not len(b):
@@ -136,6 +146,39 @@ def _one_to_one(boxes, windows, spans, columns, starts, members, threshold):  # 
                     if _best_in(j, windows[i], boxes, windows, spans, columns, starts, members, threshold) == i:
                         leaders[j] = i
     return leaders
+
+
+@numba.njit(cache=True, nogil=True)
+def _bests(i, j, likeness, windows, count):  # type: ignore[no-untyped-def]
+    """Of the pairs (i, j), those whose j is the most like i of all in j's window; of equal ones the first."""
+    starts = np.zeros(len(windows) + 1, np.int64)
+    for pair in range(len(i)):
+        starts[i[pair] + 1] += 1
+    for box in range(len(windows)):
+        starts[box + 1] += starts[box]
+    ends = starts[:-1].copy()
+    pairs = np.empty(len(i), np.int64)
+    for pair in range(len(i)):
+        pairs[ends[i[pair]]] = pair
+        ends[i[pair]] += 1
+    owners = np.full(count, -1, np.int64)
+    bests = np.empty(count, np.int64)
+    chosen = np.zeros(len(i), np.bool_)
+    for box in range(len(windows)):
+        for place in range(starts[box], starts[box + 1]):
+            pair = pairs[place]
+            window = windows[j[pair]]
+            best = bests[window]
+            if (
+                owners[window] != box
+                or likeness[pair] > likeness[best]
+                or (likeness[pair] == likeness[best] and j[pair] < j[best])
+            ):
+                owners[window], bests[window] = box, pair
+        for place in range(starts[box], starts[box + 1]):
+            pair = pairs[place]
+            chosen[pair] = bests[windows[j[pair]]] == pair
+    return chosen
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from redline.core.tensor import Array
 from scale.merging.cells import Cells, cells_over
-from scale.merging.geometry import ious, leaders_of, match, mutual
+from scale.merging.geometry import ious, leaders_of, match
 
 _BLOCK_PAIRS = 1 << 21
 
@@ -39,14 +39,38 @@ class NumpyKernels:
             seconds.append(j[hit].astype(np.int32))
             alike.append(likeness[hit])
         i, j, likeness = np.concatenate(firsts), np.concatenate(seconds), np.concatenate(alike)
-        chosen = mutual(i, j, likeness, windows)
+        chosen = self.mutual(i, j, likeness, windows)
         return leaders_of(len(boxes), i[chosen], j[chosen])
+
+    def mutual(self, i: Array, j: Array, likeness: Array, windows: Array) -> Array:
+        """See :class:`scale.merging.nms_grid.Kernels`."""
+        both_ways = np.concatenate([i, j]), np.concatenate([j, i])
+        best = _best_of_window(*both_ways, np.tile(likeness, 2), windows)
+        both: Array = best[: len(i)] & best[len(i) :]
+        return both
 
     def touching(self, a: Array, b: Array, *, reach_px: float = 0.0) -> tuple[Array, Array]:
         """See :class:`scale.merging.nms_grid.Kernels`."""
         blocks = list(_blocks(a, b, reach_px))
         none = np.zeros(0, np.int64)
         return np.concatenate([none, *(i for i, _ in blocks)]), np.concatenate([none, *(j for _, j in blocks)])
+
+
+def _best_of_window(i: Array, j: Array, likeness: Array, windows: Array) -> Array:
+    """Of the pairs (i, j), those whose j is the most like i of all in j's window; of equal ones the first."""
+    if not len(i):
+        return np.zeros(0, bool)
+    names, local = np.unique(windows, return_inverse=True)
+    groups = i * np.int64(len(names)) + local[j]
+    order = np.argsort(groups)
+    ranked = groups[order]
+    starts = np.flatnonzero(np.insert(ranked[1:] != ranked[:-1], 0, True))
+    sizes = np.diff(np.append(starts, len(ranked)))
+    most = np.maximum.reduceat(likeness[order], starts)
+    ones = np.where(likeness[order] == np.repeat(most, sizes), j[order], len(windows))
+    best = np.zeros(len(order), bool)
+    best[order] = ones == np.repeat(np.minimum.reduceat(ones, starts), sizes)
+    return best
 
 
 def _blocks(a: Array, b: Array, reach_px: float) -> Iterator[tuple[Array, Array]]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from redline.core.tensor import Array
 from scale.merging.found import Found
-from scale.merging.geometry import around, components, decide, ious, leaders_of, match, mutual
+from scale.merging.geometry import around, components, decide, ious, leaders_of, match
 from scale.merging.nms_grid import Kernels
 from scale.merging.order import by_score
 
@@ -97,7 +97,7 @@ class PairStream:
         likeness = ious(boxes[i], boxes[j])
         hit = likeness > threshold
         i, j = i[hit], j[hit]
-        both = mutual(i, j, likeness[hit], found.windows)
+        both = self._kernels.mutual(i, j, likeness[hit], found.windows)
         return i[both], j[both]
 
     def _hold(self, everything: Found, pairs: Pairs, wait: Array) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -136,3 +137,28 @@ def test_a_numba_that_cannot_be_imported_is_told(
     assert best_kernels().name == "numpy"
     assert "numba cannot be used" in caplog.text
     best_kernels.cache_clear()
+
+
+@pytest.mark.parametrize("kernels", ALL, ids=lambda kernels: kernels.name)
+@settings(deadline=None, max_examples=100)
+@given(boxes(), st.randoms(use_true_random=False))
+def test_a_pair_is_mutual_where_each_is_the_others_best_in_its_window(
+    kernels: Kernels, given: tuple[Array, Array], random: Any
+) -> None:
+    found, windows = given
+    windows = windows * 7 + 1000
+    pairs = [(a, b) for a in range(len(found)) for b in range(a) if windows[a] != windows[b]]
+    random.shuffle(pairs)
+    i, j = (np.array([pair[side] for pair in pairs], np.int64) for side in (0, 1))
+    likeness = np.round(ious(found[i], found[j]), 1)  # many are alike
+
+    def best(box: int, window: int) -> int:
+        others = [
+            (-alike, a + b - box)
+            for a, b, alike in zip(i.tolist(), j.tolist(), likeness.tolist(), strict=True)
+            if box in (a, b) and windows[a + b - box] == window
+        ]
+        return min(others)[1]
+
+    wanted = [best(a, windows[b]) == b and best(b, windows[a]) == a for a, b in pairs]
+    assert kernels.mutual(i, j, likeness, windows).tolist() == wanted
