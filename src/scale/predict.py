@@ -143,6 +143,7 @@ class WSIPredictor:
         return self._predict(regions, f"predict_section_via_subsections({index})")
 
     def _predict(self, regions: Sequence[Region], name: str) -> Predictions:
+        from scale.pipeline.finish import full_text
         from scale.pipeline.in_memory import Search, search
 
         with self._lock:
@@ -172,8 +173,7 @@ class WSIPredictor:
             text += f"({first.x0}, {first.y0}): {first.reason}"
             warnings.warn(text, IncompleteWarning, stacklevel=3)
         for model, count in found.full_windows.items():
-            text = f"{count} windows of model {model} hold as many boxes as are kept of one, and more may be there; "
-            text += "raise max_detections in the TOML file of the models, or take smaller windows"
+            text = full_text(model, count, "max_detections in the TOML file of the models")
             warnings.warn(text, IncompleteWarning, stacklevel=3)
         return found.predictions
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from redline.cli.common import JsonFlag, QuietFlag, console, print_json, progress
 from redline.cli.program import EXIT_GATE, EXIT_INPUT
 from redline.core.errors import InputError
-from scale.cli.common import counted, duration, models_of, parse_overlap
+from scale.cli.common import duration, models_of, parse_overlap
 
 if TYPE_CHECKING:
     from scale.pipeline.detect import CohortReport
@@ -205,14 +205,12 @@ def _row(slide: SlideReport) -> tuple[str, ...]:
 
 def _lines(slide: SlideReport, *, errors: bool) -> list[str]:
     """What the table has no room for."""
+    from scale.pipeline.finish import full_text
+
     lines = [f"failed: {slide.error}"] if slide.error and errors else []
     if slide.counts:
         lines.append(_counts_line(slide.counts))
-    lines += [
-        f"full: {counted(count, 'window')} of model {name} hold as many boxes as are kept of one, so that more may be "
-        "there; raise --max-detections, or take smaller windows"
-        for name, count in slide.full_windows.items()
-    ]
+    lines += [f"full: {full_text(name, count, '--max-detections')}" for name, count in slide.full_windows.items()]
     lines += [
         f"missing: window at ({failure.x0}, {failure.y0}), {failure.stage}: {failure.reason}"
         for failure in slide.failures[:_MOST_FAILURES]

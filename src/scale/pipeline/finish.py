@@ -84,6 +84,15 @@ def full_windows(plan: Plan, infos: Sequence[ModelInfo], result: StripResult) ->
     return full
 
 
+def full_text(model: str, windows: int, setting: str) -> str:
+    """What to say of full windows; ``setting`` is what keeps more boxes."""
+    there = "1 window" if windows == 1 else f"{windows:,} windows"
+    return (
+        f"{there} of model {model} hold as many boxes as are kept of one, so that more may be there; raise {setting}, "
+        "or take smaller windows, which alone helps where the model itself ends with so many (an end-to-end head)"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Piece:
     """Finished detections of one model in one region.
