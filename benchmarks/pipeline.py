@@ -18,8 +18,8 @@ tissue`); time is compared for the slide then, as the windows are not the same.
 The model takes squares of --window pixels; with that confidence yolo_n, whose weights are random, finds as many boxes
 in a window as there may be nuclei in sparse tissue, with 0.010294 three times as many. Ends with 1 where, by the median
 over the rounds and in FP32, the pipeline has less than 90 % of the bare model's windows a second or less than twice
-those of SAHI by its own class, or where its peak memory on the largest slide is more than 1.25 times that on the
-smallest.
+those of SAHI by its own class (with glass: takes more than half of its time), or where its peak memory on the largest
+slide is more than 1.25 times that on the smallest.
 """
 
 from __future__ import annotations
@@ -152,11 +152,12 @@ def conclude(rounds: list[dict[str, Any]], memory: list[dict[str, Any]]) -> dict
             return None
         return median(speed(found[one]) / speed(found[other]) for found in rounds)
 
-    of_bare, of_sahi = ratio("detect", "bare") or 0.0, ratio("detect", f"sahi by {SAHI_BY[0]}")
+    of_bare, of_sahi = ratio("detect", "bare"), ratio("detect", f"sahi by {SAHI_BY[0]}")
+    by_time = ratio("detect tissue", f"sahi by {SAHI_BY[0]}", slides_per_s)
     peaks = [row["peak_rss_bytes"] for row in memory]
     growth = peaks[-1] / peaks[0] if peaks else None
-    passed = of_bare >= WANTED_OF_BARE
-    passed = passed and (of_sahi is None or of_sahi >= WANTED_OF_SAHI)
+    least = [(of_bare, WANTED_OF_BARE), (of_sahi if by_time is None else by_time, WANTED_OF_SAHI)]
+    passed = all(found is None or found >= wanted for found, wanted in least)
     passed = passed and (growth is None or growth <= WANTED_GROWTH)
     return {
         "of_bare": of_bare,
@@ -166,7 +167,7 @@ def conclude(rounds: list[dict[str, Any]], memory: list[dict[str, Any]]) -> dict
         "bf16_of_fp32": ratio("detect bf16", "detect"),
         "bf16_of_sahi": ratio("detect bf16", f"sahi by {SAHI_BY[0]}"),
         "bf16_of_least_sahi": ratio("detect bf16", f"sahi by {SAHI_BY[1]}"),
-        "tissue_of_sahi_by_time": ratio("detect tissue", f"sahi by {SAHI_BY[0]}", slides_per_s),
+        "tissue_of_sahi_by_time": by_time,
         "memory_growth": growth,
         "passed": passed,
     }
