@@ -72,7 +72,7 @@ def test_redline_reads_the_answer():
     answer[0, 4:, :] = 0
     answer[0, :, 21] = torch.tensor([30.0, 20, 8, 4, 0.1, 0.2, 0.9])
     decode = Decoder(detection=Detection(task="detect", head="v8"), class_count=3)
-    found = decode({"output": answer.numpy()}, [identity((64, 64))], (64, 64))[0]
+    found = decode({"output": answer.numpy()}, [identity((64, 64))], (64, 64)).detections
     assert found.boxes.tolist() == [[26, 18, 34, 22]]
     assert found.classes.tolist() == [2]
     assert found.scores.tolist() == pytest.approx([0.9])
