@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -76,7 +77,8 @@ class Decoder:
         if layout.prototypes:
             outlines, has = _outlines(outputs[layout.prototypes], found, input_hw)
             found = found.take(np.flatnonzero(has))
-            polygons = outlines.mapped(_to_source(placements, np.repeat(found.images, outlines.lengths)))
+            owners = np.repeat(found.images, outlines.lengths)
+            polygons = outlines.mapped(partial(points_to_source, placements=placements, images=owners))
         boxes = boxes_to_source(found.boxes, placements, found.images)
         detections = Detections(boxes=boxes, scores=found.scores, classes=found.classes, polygons=polygons)
         return BatchDetections(detections=detections, images=found.images, count=count)
@@ -106,7 +108,3 @@ def _outlines(prototypes: Array, found: Candidates, input_hw: tuple[int, int]) -
         outlines, has[own] = polygons_of(prototypes[image], found.shares[own], found.boxes[own], input_hw)
         parts.append(outlines)
     return Polygons.concatenate(parts), has
-
-
-def _to_source(placements: Sequence[Placement], images: Array) -> Callable[[Array], Array]:
-    return lambda points: points_to_source(points, placements, images)
