@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 from redline.core.errors import DeviceError
+from redline.core.host import Gpu
 
 # Numbers of CUdevice_attribute and CUresult in the driver's cuda.h.
 _MAJOR, _MINOR = 75, 76
@@ -24,25 +25,6 @@ _REASONS = {
     804: "the driver's compatibility library does not fit this GPU; take it out of LD_LIBRARY_PATH",
     999: "the driver does not answer; reboot, or load its kernel module (nvidia-smi says more)",
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gpu:
-    """One GPU, as the driver describes it.
-
-    Attributes:
-        index: CUDA's number for it, so ``CUDA_VISIBLE_DEVICES`` is obeyed.
-        compute_capability: Such as ``9.0``.
-        driver: Version of the driver.
-        cuda: Newest CUDA that the driver runs, such as ``13.0``.
-    """
-
-    index: int
-    name: str
-    compute_capability: str
-    memory_bytes: int
-    driver: str
-    cuda: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,28 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gpu:
+    """One GPU, as the driver describes it.
+
+    Attributes:
+        index: CUDA's number for it, so ``CUDA_VISIBLE_DEVICES`` is obeyed.
+        compute_capability: Such as ``9.0``.
+        driver: Version of the driver.
+        cuda: Newest CUDA that the driver runs, such as ``13.0``.
+    """
+
+    index: int
+    name: str
+    compute_capability: str
+    memory_bytes: int
+    driver: str
+    cuda: str
 
 
 def available_cores() -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol, TypedDict
 
 import numpy as np
@@ -58,7 +59,6 @@ class TensorSpec:
     name: str
     shape: tuple[Dim, ...]
     dtype: str
-    numpy_dtype: np.dtype[Any] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -67,10 +67,14 @@ class TensorSpec:
             if isinstance(size, int) and size < 0:
                 raise SignatureError(f"{self.name}: size {size} in shape {self.shape}, expected 0 or more")
         try:
-            dtype = np.dtype(self.dtype)
+            _ = self.numpy_dtype
         except TypeError as error:
             raise SignatureError(f"{self.name}: {self.dtype!r} is not a NumPy dtype") from error
-        object.__setattr__(self, "numpy_dtype", dtype)
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        """The type of its elements, as NumPy has it."""
+        return _numpy_dtype(self.dtype)
 
     def with_batch(self, batch_size: int) -> tuple[int, ...]:
         """The shape at one batch size: a dynamic first size becomes it.
@@ -167,3 +171,8 @@ class Signature:
             tuple(TensorSpec.from_json(s) for s in value["inputs"]),
             tuple(TensorSpec.from_json(s) for s in value["outputs"]),
         )
+
+
+@lru_cache(maxsize=64)
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    return np.dtype(name)

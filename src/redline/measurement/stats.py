@@ -34,6 +34,7 @@ class Ratio:
     value: float
     low: float
     high: float
+    processes: int = 0
 
     @property
     def verdict(self) -> Verdict:

@@ -1,0 +1,1 @@
+"""What may be said of a study's rows, and what follows from them."""

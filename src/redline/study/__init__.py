@@ -1,0 +1,1 @@
+"""One engine for tune, bench and build: plan, files, launch, measure, journal, rows."""
