@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from redline.measurement.disturbance import Evidence
+from redline.measurement.disturbance import Disturbance, Evidence
 from redline.measurement.stats import Ratio
 from redline.study.records import ArtifactMade, Conclusion, DependenceFound, Machine, Node, Outcome, Phase, Run, Size
 
@@ -23,12 +23,14 @@ class Process:
     Attributes:
         rounds_s: Every call of each round; empty where the window is missing.
         kept: Whether other work left the round undisturbed, for each round; the same for all cells of the group.
+        disturbances: What the kernel said of each round.
     """
 
     phase: Phase
     number: int
     rounds_s: tuple[tuple[float, ...], ...] = field(repr=False)
     kept: tuple[bool, ...] = field(repr=False)
+    disturbances: tuple[Disturbance, ...] = field(default=(), repr=False)
 
     @property
     def means_s(self) -> tuple[float | None, ...]:
