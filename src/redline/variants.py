@@ -421,14 +421,14 @@ AUTO: tuple[Variant, ...] = (
 
 def files_of(variants: tuple[Variant, ...], *, have_torch: bool) -> tuple[FileStep, ...]:
     """The file steps that those variants need, parents first; for an ONNX model there is nothing to export."""
-    by_name = {step.name: step for step in FILES}
+    by_name = {step.name: step for step in (*FILES, AUTO_FILE)}
     needed: set[str] = set()
     for variant in variants:
         name = variant.file
         while name is not None:
             needed.add(name)
             name = by_name[name].parent
-    return tuple(step for step in FILES if step.name in needed and (have_torch or step.name != "exported"))
+    return tuple(s for s in by_name.values() if s.name in needed and (have_torch or s.name != "exported"))
 
 
 def choose_variants(names: tuple[str, ...], device: Device = "cpu") -> tuple[Variant, ...]:

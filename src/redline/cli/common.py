@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from redline.core.errors import InputError
+
+if TYPE_CHECKING:
+    from redline.study.config import StudyConfig
+    from redline.study.plan import CellGroup
 
 console = Console(highlight=False)
 error_console = Console(stderr=True, highlight=False)
@@ -60,3 +69,46 @@ def parse_sizes(text: str, what: str) -> tuple[int, ...]:
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
         raise InputError(f"got {what} {text!r}, expected whole numbers of at least 1, as 1 or 1,8")
     return tuple(dict.fromkeys(int(part) for part in parts))
+
+
+@contextmanager
+def listening(title: str, *, quiet: bool) -> Iterator[Callable[[str, float, float], None]]:
+    """A listener of a long command that moves a progress display while the block runs."""
+    with progress(quiet=quiet) as bar:
+        task = bar.add_task(title, total=None)
+
+        def listener(text: str, done_s: float, total_s: float) -> None:
+            bar.update(task, description=escape(text), completed=int(done_s), total=int(total_s) or None)
+
+        yield listener
+
+
+def study_values(defaults: StudyConfig, file: Path | None, flags: Mapping[str, object]) -> StudyConfig:
+    """The defaults with what a study's file says, and with the flags that were given before it.
+
+    Raises:
+        InputError: the file or a value is not usable; names it.
+    """
+    from redline.study.config import read_config
+
+    values = read_config(file) if file else {}
+    values |= {key: value for key, value in flags.items() if value is not None and value != ()}
+    return replace(defaults, **values)  # type: ignore[arg-type]
+
+
+def print_plan(config: StudyConfig, groups: Sequence[CellGroup], seconds: float, *, as_json: bool) -> None:
+    """Print the cells of a study and about how long they take."""
+    cells = [cell for group in groups for cell in group.cells]
+    if as_json:
+        told = [{"cell": cell.id, "refused": cell.refused} for cell in cells]
+        print_json({"cells": told, "expected_s": seconds})
+        return
+    for cell in cells:
+        console.print(escape(cell.id) + (f"  [yellow]skipped: {escape(cell.refused)}[/]" if cell.refused else ""))
+    minutes = seconds / 60
+    text = f"{minutes:.0f} minutes" if minutes >= 2 else f"{seconds:.0f} s"
+    again = f", the finalists again in {config.confirm}" if config.confirm else ""
+    console.print(
+        f"\n{len(cells)} cells, each in {config.repeats} processes with {config.rounds} turns{again}: about {text} "
+        "for a network like ResNet-18"
+    )

@@ -35,7 +35,7 @@ def describe_torch(ref: Mapping[str, Any], weights_file: str) -> dict[str, Any]:
         "parameters": model.parameters,
         "preprocess": model.preprocess.to_json() if model.preprocess else None,
         "asset": model.asset,
-        "class_names": list(model.class_names) if model.class_names else None,
+        "class_names": list(model.class_names or ()),
         "from_file": model.from_file,
         "notes": list(model.notes),
     }
@@ -52,7 +52,7 @@ def describe_onnx(path: str) -> dict[str, Any]:
         "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
         "preprocess": model.usage.preprocess.to_json() if model.usage.preprocess else None,
         "asset": None,
-        "class_names": list(model.usage.class_names) or None,
+        "class_names": list(model.usage.class_names),
         "from_file": True,
         "notes": [],
     }
@@ -136,17 +136,16 @@ def int8_nncf(model: str, out: str, samples: str) -> dict[str, Any]:
     return artifact_record(quantize_nncf(_read(model), Path(out), load_saved(samples)))
 
 
-def compile_engine(model: str, backend: str, options: Mapping[str, Argument], directory: str) -> dict[str, Any]:
-    """Compile a model file; the layers are those that the runtime made of it."""
+def compile_engine(model: str, backend: str, options: Mapping[str, Argument], directory: str) -> str:
+    """Compile a model file; the engine's path."""
     from redline.backends import load_backend
 
-    engine = load_backend(backend, options).compile(_read(model), Path(directory))
-    return {"engine": str(engine.path), "layers": [list(pair) for pair in engine.layers.counts]}
+    return str(load_backend(backend, options).compile(_read(model), Path(directory)).path)
 
 
 def compile_tensorrt(
     model: str, backend: str, precision: str, profile: str, calibration: str | None, directory: str
-) -> dict[str, Any]:
+) -> str:
     """Build a TensorRT engine in the typing that this generation prefers, of a converted file where it needs one.
 
     ``calibration`` is a file of samples; only INT8 needs one.
@@ -163,8 +162,7 @@ def compile_tensorrt(
     samples = load_saved(calibration) if calibration else None
     prepared = prepare_file(source, recipe, folder, samples)
     options = {**recipe.backend_options(), "profiles": profile, "calibration": calibration or ""}
-    engine = load_backend(backend, options).compile(prepared, folder)
-    return {"engine": str(engine.path), "layers": [list(pair) for pair in engine.layers.counts]}
+    return str(load_backend(backend, options).compile(prepared, folder).path)
 
 
 def compile_torch_tensorrt(
@@ -174,7 +172,7 @@ def compile_torch_tensorrt(
     precision: str,
     batch: Sequence[int],
     directory: str,
-) -> dict[str, Any]:
+) -> str:
     """Compile with Torch-TensorRT and save what came of it."""
     from redline.networks import torch_tensorrt
 
@@ -188,7 +186,7 @@ def compile_torch_tensorrt(
         weights_file=weights_file,
         signature=signature,
     )
-    return {"engine": str(engine.path), "layers": [list(pair) for pair in engine.layers.counts]}
+    return str(engine.path)
 
 
 def macs(model: str) -> int:
@@ -218,59 +216,6 @@ def artifact_record(model: OnnxModel) -> dict[str, Any]:
         "opset": model.opset,
         "provenance": [step.to_json() for step in model.provenance],
     }
-
-
-def prepare_samples(
-    description: Mapping[str, Any],
-    data: str | None,
-    labels: str | None,
-    counts: tuple[int, int],
-    seed: int,
-) -> tuple[Samples, Samples, str | None]:
-    """Samples to calibrate on, others to verify on, and a warning where they are not real.
-
-    Args:
-        description: Of the model, from :func:`describe_torch` or :func:`describe_onnx`.
-        data: Folder of images or array file; None takes what ships with the model, else random numbers.
-        labels: CSV file of labels.
-        counts: How many to calibrate on and to verify on, at most.
-        seed: Of the split, and of random numbers.
-    """
-    from redline.data.images import infer_preprocess
-    from redline.data.sources import load_asset, load_samples
-    from redline.data.synthetic import synthetic_samples
-
-    signature = Signature.from_json(description["signature"])
-    preprocess = Preprocess.from_json(description["preprocess"]) if description["preprocess"] else None
-    classes: Sequence[str] | None = description["class_names"]
-    if data is not None:
-        samples = load_samples(
-            Path(data),
-            signature,
-            preprocess or infer_preprocess(signature),
-            labels=Path(labels) if labels else None,
-            classes=classes,
-            limit=sum(counts),
-        )
-        calibration, verification = samples.split(counts[0], seed=seed)
-        return calibration, verification, None
-    if labels is not None:
-        raise DataError(f"got labels in {labels} without the images; give the folder with --data")
-    if description["asset"] and preprocess:
-        name = signature.inputs[0].name
-        calibration, verification = load_asset(description["asset"], preprocess, input_name=name)
-        return _first(calibration, counts[0]), _first(verification, counts[1]), None
-    warning = "inputs are random numbers (no --data was given): speed is real, agreement and accuracy prove little"
-    first = max(counts[0] // 4, 1)
-    samples = synthetic_samples(signature, first + max(counts[1] // 4, 1), seed=seed)
-    return (*samples.split(first, seed=seed), warning)
-
-
-def _first(samples: Samples, count: int) -> Samples:
-    if len(samples) <= count:
-        return samples
-    kept, _ = samples.split(count, seed=0) if count <= len(samples) // 2 else (samples, samples)
-    return kept
 
 
 def _read(path: str) -> OnnxModel:

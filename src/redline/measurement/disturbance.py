@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
 
 from redline.measurement.stats import Ratio
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +61,143 @@ class Evidence:
     steal: float | None = None
     control: Ratio | None = None
     stable: bool = True
+
+
+#: A round is left out, and a comparison withheld, where others took more than this share.
+MOST_DISTURBED = 0.05
+#: So much of the rounds is kept at least, the least disturbed ones.
+LEAST_KEPT = 1 / 3
+_TICK_S = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One window of a worker: seconds of each call, and what disturbed them."""
+
+    samples_s: tuple[float, ...]
+    disturbance: Disturbance
+
+
+def kept_rounds(rounds: Sequence[Sequence[Disturbance]]) -> tuple[bool, ...]:
+    """Which rounds count, for all cells of a group alike: those in which no window was disturbed.
+
+    Steal is counted by the kernel in ticks of 10 ms, far too coarse for one window: it is judged over the whole round.
+
+    Args:
+        rounds: Of each round, the windows of all cells.
+
+    Returns:
+        One answer a round; a third of them at least is kept, the least disturbed.
+    """
+    worst = [_worst(one) for one in rounds]
+    least = math.ceil(LEAST_KEPT * len(worst))
+    limit = max(MOST_DISTURBED, sorted(worst)[least - 1]) if worst else 0.0
+    return tuple(value <= limit for value in worst)
+
+
+def _worst(windows: Sequence[Disturbance]) -> float:
+    delays = [window.run_delay for window in windows if window.run_delay is not None]
+    steals = [window.steal for window in windows if window.steal is not None]
+    return max(max(delays, default=0.0), sum(steals) / len(steals) if steals else 0.0)
+
+
+class Watch:
+    """What the kernel counts of this process and of the machine, read before and after a window."""
+
+    def __init__(self, clock: Callable[[], float] = perf_counter) -> None:
+        self._clock = clock
+        self._before = self._read()
+
+    def _read(self) -> tuple[float, float, float, float | None, tuple[float, float] | None, int]:
+        ran, waited = _schedule()
+        switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
+        return self._clock(), ran, waited, _pressure(), _stolen(), switches
+
+    def disturbance(self) -> Disturbance:
+        """Since it was made."""
+        before, after = self._before, self._read()
+        wall_s, ran_s = after[0] - before[0], after[1] - before[1]
+        if wall_s <= 0:
+            return Disturbance()
+        waited_s = after[2] - before[2]
+        # Threads that are busy: a runtime keeps many more asleep, which wait for nobody.
+        threads = max((ran_s + waited_s) / wall_s, 1.0)
+        pressure = (after[3] - before[3]) / wall_s if after[3] is not None and before[3] is not None else None
+        steal = None
+        if after[4] is not None and before[4] is not None and after[4][1] > before[4][1]:
+            steal = (after[4][0] - before[4][0]) / (after[4][1] - before[4][1])
+        return Disturbance(
+            run_delay=round(waited_s / (wall_s * threads), 5) if ran_s or waited_s else None,
+            steal=None if steal is None else round(steal, 5),
+            pressure=None if pressure is None else round(pressure, 5),
+            switches=after[5] - before[5],
+        )
+
+
+def idle_cores(
+    *, seconds: float = 1.0, sleep: Callable[[float], None] = time.sleep, read: Callable[[], str | None] | None = None
+) -> float | None:
+    """Cores' worth of work that others do, this process asleep; None where the system does not say.
+
+    Work of the hypervisor's other guests (steal) is work of others too.
+    """
+    read = read or (lambda: _text(Path("/proc/stat")))
+    before = _busy(read())
+    sleep(seconds)
+    after = _busy(read())
+    if before is None or after is None or seconds <= 0:
+        return None
+    return max(0.0, (after - before) * _TICK_S / seconds)
+
+
+def free_threads(available: int, busy: float) -> int:
+    """How many threads find a core of their own: the cores less those that others use, rounded down, 1 at least.
+
+    A quarter of a core is what a machine does by itself.
+
+    >>> free_threads(2, 0.1), free_threads(2, 0.6), free_threads(8, 2.3), free_threads(1, 1.0)
+    (2, 1, 5, 1)
+    """
+    return max(1, math.floor(available - max(0.0, busy - 0.25)))
+
+
+def _busy(text: str | None) -> float | None:
+    words = (text or "").split("\n", 1)[0].split()
+    if words[:1] != ["cpu"] or len(words) < 9:
+        return None
+    # user nice system idle iowait irq softirq steal: the man page proc_stat(5)
+    user, nice, system, _idle, _wait, irq, soft, steal = (float(word) for word in words[1:9])
+    return user + nice + system + irq + soft + steal
+
+
+def _stolen() -> tuple[float, float] | None:
+    words = (_text(Path("/proc/stat")) or "").split("\n", 1)[0].split()
+    if words[:1] != ["cpu"] or len(words) < 9:
+        return None
+    numbers = [float(word) for word in words[1:9]]
+    return numbers[7], sum(numbers)
+
+
+def _schedule() -> tuple[float, float]:
+    """Seconds that the threads of this process ran, and waited for a core while they could have run."""
+    ran = waited = 0.0
+    for task in Path("/proc/self/task").glob("*/schedstat"):
+        words = (_text(task) or "").split()
+        if len(words) >= 2:
+            ran, waited = ran + int(words[0]) / 1e9, waited + int(words[1]) / 1e9
+    return ran, waited
+
+
+def _pressure() -> float | None:
+    """Seconds since the start in which some task of the machine waited for a core."""
+    for line in (_text(Path("/proc/pressure/cpu")) or "").splitlines():
+        if line.startswith("some "):
+            return int(line.rpartition("total=")[2]) / 1e6
+    return None
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError):
+        return None

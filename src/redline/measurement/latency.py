@@ -28,11 +28,13 @@ class WarmUp:
         first_call_s: The first call, which may compile, allocate and page in.
         calls: How many calls in all.
         stable: Whether two windows in a row had medians within 3 % before the time ran out.
+        call_s: Median of the last window; the first call where there was none.
     """
 
     first_call_s: float
     calls: int
     stable: bool
+    call_s: float = 0.0
 
 
 class Stream(Protocol):
@@ -175,9 +177,10 @@ def warm_up(
         calls += len(window)
         current = median(window)
         if abs(current - previous) <= 0.03 * current:
-            return WarmUp(first_call_s=first_call_s, calls=calls, stable=True)
+            return WarmUp(first_call_s=first_call_s, calls=calls, stable=True, call_s=current)
         previous = current
-    return WarmUp(first_call_s=first_call_s, calls=calls, stable=False)
+    last = previous if previous != float("inf") else first_call_s
+    return WarmUp(first_call_s=first_call_s, calls=calls, stable=False, call_s=last)
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from redline.core.processes import end_with_parent
 from redline.core.session import Session, SupportsAllocatorPeak, SupportsDeviceTiming
 from redline.core.shared_arrays import open_shared
 from redline.core.tensor import Array, Signature
+from redline.measurement.disturbance import Turn, Watch
 from redline.measurement.latency import Loader, WarmUp, time_calls, time_pipeline, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
 
@@ -136,6 +137,11 @@ class Worker:
         """Seconds of each call, as :func:`redline.measurement.latency.time_calls`, measured inside the worker."""
         with self._noting_peak():
             return cast("list[float]", self._child.ask("time", key, duration_s, min_calls, max_calls))
+
+    def window(self, key: Key, *, duration_s: float, min_calls: int = 1, max_calls: int | None = None) -> Turn:
+        """The same, with what the kernel says disturbed it."""
+        with self._noting_peak():
+            return cast("Turn", self._child.ask("window", key, duration_s, min_calls, max_calls))
 
     def device_times(self, key: Key, calls: int) -> list[float]:
         """Seconds that the device computed in each of ``calls`` calls on the first of the prepared inputs.
@@ -381,6 +387,11 @@ class _Server:
         return time_calls(
             self.session, self.inputs(key), duration_s=duration_s, min_calls=min_calls, max_calls=max_calls
         )
+
+    def window(self, key: Key, duration_s: float, min_calls: int, max_calls: int | None) -> Turn:
+        watch = Watch()
+        samples = self.time(key, duration_s, min_calls, max_calls)
+        return Turn(tuple(samples), watch.disturbance())
 
     def device_times(self, key: Key, calls: int) -> list[float]:
         if not isinstance(self.session, SupportsDeviceTiming):

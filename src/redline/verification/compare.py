@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,7 +16,7 @@ from redline.verification.accuracy import Accuracy, AccuracyChange, change, perc
 from redline.verification.agreement import Agreement, Gate, OutputAgreement
 from redline.verification.judge import is_float, judge_output
 
-__all__ = ["Agreement", "Gate", "OutputAgreement", "compare", "compare_outputs", "outputs_of"]
+__all__ = ["Agreement", "Gate", "OutputAgreement", "compare", "compare_outputs", "join_answers", "outputs_of"]
 
 
 def compare(
@@ -57,17 +57,30 @@ def outputs_of(session: Session, samples: Samples, batch_size: int) -> dict[str,
     """
     names = _input_names(session.signature, samples)
     rows = session.signature.fixed_batch or batch_size
+    batches = (samples.batch(start, rows) for start in range(0, len(samples) if names else 1, rows))
+    answers = (session({theirs: batch[ours] for theirs, ours in names.items()}) for batch in batches)
+    return join_answers(answers, rows=rows if names else None, count=len(samples))
+
+
+def join_answers(answers: Iterable[Mapping[str, Array]], *, rows: int | None, count: int) -> dict[str, Array]:
+    """The answers of several calls as one array an output, first axis samples.
+
+    Args:
+        answers: Of each call.
+        rows: Samples a call; None for a model without inputs.
+        count: How many samples there are; what was filled up beyond them is cut off.
+
+    Raises:
+        DataError: an output whose shape changes from call to call beyond its first axis.
+    """
     collected: dict[str, list[Array]] = {}
     batched: dict[str, bool] = {}
-    for start in range(0, len(samples) if names else 1, rows):
-        batch = samples.batch(start, rows)
-        answers = session({theirs: batch[ours] for theirs, ours in names.items()})
-        for name, answer in answers.items():
+    for one in answers:
+        for name, answer in one.items():
             array = np.asarray(answer)
-            follows = bool(names) and array.ndim > 0 and len(array) == rows
-            batched[name] = batched.get(name, True) and follows
+            batched[name] = batched.get(name, True) and array.ndim > 0 and len(array) == rows
             collected.setdefault(name, []).append(array)
-    return {name: _join(name, arrays, batched=batched[name], count=len(samples)) for name, arrays in collected.items()}
+    return {name: _join(name, arrays, batched=batched[name], count=count) for name, arrays in collected.items()}
 
 
 def compare_outputs(

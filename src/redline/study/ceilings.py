@@ -1,0 +1,99 @@
+"""Measure what this machine does at best: matrix products in each precision, and copies of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+import numpy as np
+
+from redline.study.launch import STEPS
+from redline.core.artifact import Engine
+from redline.core.errors import WorkerError
+from redline.core.tensor import Array
+from redline.measurement.ceiling import copy_gbytes_per_s, gflops
+from redline.study.records import Bandwidth, Ceiling
+from redline.measurement.worker import Json, Source, Worker, call_in_fresh_process, thread_environment
+
+_GEMM_SIZE = 1024
+_GEMM_TRIALS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    ("fp32", "onnxruntime", {}),
+    ("int8", "onnxruntime", {}),
+    ("fp32", "openvino", {"precision": "f32"}),
+    ("fp32", "openvino", {"precision": "default"}),
+    ("int8", "openvino", {"precision": "f32"}),
+)
+
+
+def measure_cpu(scratch: Path, threads: int) -> list[Ceiling | Bandwidth]:
+    """Records of the best rate in each precision that a runtime here really ran, and of copying memory."""
+    best: dict[str, tuple[float, str]] = {}
+    for precision, backend, options in _GEMM_TRIALS:
+        if find_spec(backend) is None:
+            continue
+        try:
+            ran, rate = _gemm_rate(scratch, threads, precision, backend, options)
+        except WorkerError:
+            continue
+        if rate > best.get(ran, (0.0, ""))[0]:
+            best[ran] = (rate, f"{_GEMM_SIZE} x {_GEMM_SIZE} matrix product, {backend}, {threads} threads")
+    rates = [Ceiling(device="cpu", precision=ran, gflops=rate, how=how) for ran, (rate, how) in sorted(best.items())]
+    how = f"copy of 128 MiB, reads and writes counted, {threads} threads"
+    return [*rates, Bandwidth(device="cpu", gbytes_per_s=copy_gbytes_per_s(threads), how=how)]
+
+
+def measure_gpu(threads: int) -> list[Ceiling | Bandwidth]:
+    """Records of what the GPU reaches at best: matrix products in each type, and copies of its own memory.
+
+    Empty where PyTorch, which measures it, cannot use the GPU.
+    """
+    source = Source(
+        factory="redline.networks.ceilings:gpu_ceilings", arguments={}, environment=thread_environment(threads)
+    )
+    try:
+        found = call_in_fresh_process(source, timeout_s=300)
+    except WorkerError:
+        return []
+    how = f"{found['size']} x {found['size']} matrix product, PyTorch on the GPU"
+    rates = [
+        Ceiling(device="cuda", precision=precision, gflops=rate, how=how) for precision, rate in found["gflops"].items()
+    ]
+    copy = "copy of 1 GiB on the GPU, reads and writes counted"
+    return [*rates, Bandwidth(device="cuda", gbytes_per_s=found["gbytes_per_s"], how=copy)]
+
+
+def _gemm_rate(
+    scratch: Path, threads: int, precision: str, backend: str, options: Mapping[str, str]
+) -> tuple[str, float]:
+    environment = thread_environment(threads)
+    path = scratch / f"gemm_{precision}.onnx"
+    if not path.exists():
+        arguments: dict[str, Json] = {"out": str(path), "size": _GEMM_SIZE, "precision": precision}
+        call_in_fresh_process(Source(factory=f"{STEPS}:gemm", arguments=arguments), timeout_s=120)
+    compiled = call_in_fresh_process(
+        Source(
+            factory=f"{STEPS}:compile_engine",
+            arguments={
+                "model": str(path),
+                "backend": backend,
+                "options": {**options, "threads": threads},
+                "directory": str(scratch / f"{backend}_{precision}_{options.get('precision', '')}"),
+            },
+            environment=environment,
+        ),
+        timeout_s=120,
+    )
+    source = Source(
+        factory="redline.backends:open_engine",
+        arguments={"path": compiled},
+        environment=environment,
+    )
+    with Worker(source) as worker:
+        matrix = _matrix(_GEMM_SIZE)
+        worker.prepare(1, [matrix], limit_s=0.5)
+        samples = worker.time(1, duration_s=0.8, min_calls=3)
+    return Engine.described(Path(compiled)).precision, gflops(samples, multiply_adds=_GEMM_SIZE**3)
+
+
+def _matrix(size: int) -> dict[str, Array]:
+    return {"x": np.random.default_rng(0).standard_normal((size, size)).astype(np.float32)}
