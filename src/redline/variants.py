@@ -55,6 +55,7 @@ class Variant:
         options: Of the backend, or of the torch session (``mode``, ``dtype``).
         note: What a reader should know beforehand.
         control: The baseline entered a second time, to show what a difference of nothing looks like in this run.
+        fixed: Whether it is compiled for the one batch that it is called with.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Variant:
     options: Mapping[str, Argument] = field(default_factory=dict)
     note: str | None = None
     control: bool = False
+    fixed: bool = False
 
     @property
     def precision_word(self) -> str:

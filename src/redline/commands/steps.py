@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from redline.core.artifact import Argument, OnnxModel
-from redline.core.errors import DataError
-from redline.core.preprocess import Preprocess
-from redline.core.samples import Samples, load_saved
-from redline.core.tensor import Signature
+from redline.core.samples import load_saved
 
 
 def describe_torch(ref: Mapping[str, Any], weights_file: str) -> dict[str, Any]:

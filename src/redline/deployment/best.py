@@ -1,4 +1,4 @@
-"""The folder of the recommended variant: its file or engine, and a manifest that says what it is and was measured at."""
+"""The folder of the recommended variant: its file or engine, and a manifest that says what it is."""
 
 from __future__ import annotations
 

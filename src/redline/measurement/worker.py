@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Client, Connection, Listener
+from pathlib import Path
 from time import perf_counter
 from typing import Any, Self, cast
 
@@ -81,8 +82,17 @@ def thread_environment(threads: int) -> dict[str, str]:
 class Worker:
     """A session in another process; itself a :class:`redline.core.session.Session`."""
 
-    def __init__(self, source: Source, *, timeout_s: float = 300.0, cuda_device: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        timeout_s: float = 300.0,
+        cuda_device: int | None = None,
+        own_files: Sequence[Path] = (),
+    ) -> None:
         """Start the process and load the session; with a GPU by CUDA's number, its memory is watched too.
+
+        What it maps of ``own_files``, its model's own, is counted as its own memory.
 
         Raises:
             WorkerError: it died, hung or could not load; the message has the reason.
@@ -104,9 +114,9 @@ class Worker:
         """Run once in the worker."""
         return cast("dict[str, Array]", self._child.ask("call", dict(inputs)))
 
-    def attribute(self, name: str) -> Any:
-        """An attribute of the worker's session, copied."""
-        return self._child.ask("attribute", name)
+    def attribute(self, name: str, default: object = None) -> Any:
+        """An attribute of the worker's session, copied; the default where it has none."""
+        return self._child.ask("attribute", name, default)
 
     @property
     def limit_s(self) -> float:
@@ -364,8 +374,8 @@ class _Server:
         self._session = self.invoke(factory, arguments)
         return {"signature": self.session.signature, "load_s": perf_counter() - before}
 
-    def attribute(self, name: str) -> Any:
-        return getattr(self.session, name)
+    def attribute(self, name: str, default: object) -> Any:
+        return getattr(self.session, name, default)
 
     def call(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         return self.session(inputs)

@@ -44,7 +44,7 @@ def variant_of(variant: Variant, member: Member, workshop: Workshop, group: Cell
         size_bytes=file.stat().st_size if file and file.is_file() else None,
         weights_bytes=workshop.weights_bytes(variant),
         platform=dict(engine.platform) if engine else {},
-        versions=member.worker.attribute("versions"),
+        versions=member.worker.attribute("versions", {}),
         options=dict(engine.options) if engine else dict(variant.options),
         elsewhere=str(told) if told else None,
         note="; ".join(note for note in notes if note) or None,

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+
 import numpy as np
 
-from redline.study.launch import STEPS
 from redline.core.artifact import Engine
 from redline.core.errors import WorkerError
 from redline.core.tensor import Array
 from redline.measurement.ceiling import copy_gbytes_per_s, gflops
-from redline.study.records import Bandwidth, Ceiling
 from redline.measurement.worker import Json, Source, Worker, call_in_fresh_process, thread_environment
+from redline.study.launch import STEPS
+from redline.study.records import Bandwidth, Ceiling
 
 _GEMM_SIZE = 1024
 _GEMM_TRIALS: tuple[tuple[str, str, dict[str, str]], ...] = (

@@ -13,7 +13,7 @@ from redline.core.errors import InputError
 from redline.core.plain import from_plain, to_plain
 from redline.variants import DEVICES, VARIANTS, Device, choose_variants
 
-LOADERS = ("dummy", "real")
+LOADERS = ("dummy", "samples", "real")
 METHODS = ("minmax", "entropy", "percentile")
 Objective = Literal["latency", "throughput", "memory", "size"]
 OBJECTIVES: tuple[Objective, ...] = get_args(Objective)
@@ -97,9 +97,17 @@ class StudyConfig:
     def __post_init__(self) -> None:
         for key in ("models", "backends", "precisions", "devices", "loaders", "batches"):
             _check_names(key, getattr(self, key))
+        _check_sizes(self.batches, self.sizes)
+        self._check_numbers()
         for backend, _ in self.interpreters:
             _one_of(backend, BACKEND_NAMES, "interpreters")
-        _check_sizes(self.batches, self.sizes)
+        _one_of(self.objective, OBJECTIVES, "objective")
+        _one_of(self.method, METHODS, "method")
+        for device in self.devices:
+            choose_variants(self.variants, device)
+        _one_of(self.baseline, tuple(sorted({f"{v.backend}-{v.precision_word}" for v in VARIANTS})), "baseline")
+
+    def _check_numbers(self) -> None:
         for key, least in _LEAST.items():
             if getattr(self, key) < least:
                 raise InputError(f"{key} is {getattr(self, key)}, expected at least {least}")
@@ -111,11 +119,6 @@ class StudyConfig:
         for key in ("max_accuracy_drop", "min_agreement"):
             if not 0 <= getattr(self, key) <= 1:
                 raise InputError(f"{key} is {getattr(self, key)}, expected 0 to 1")
-        _one_of(self.objective, OBJECTIVES, "objective")
-        _one_of(self.method, METHODS, "method")
-        for device in self.devices:
-            choose_variants(self.variants, device)
-        _one_of(self.baseline, tuple(sorted({f"{v.backend}-{v.precision_word}" for v in VARIANTS})), "baseline")
 
     def settings(self) -> dict[str, object]:
         """As it stands in a results file; :func:`from_settings` reads it back."""
@@ -162,22 +165,31 @@ def read_config(path: Path) -> dict[str, object]:
         values = tables if not table else tables.get(table, {})
         if not isinstance(values, dict):
             raise InputError(f"{path}: {table} is {values!r}, expected a table [{table}]")
+        if table == "interpreters":
+            found |= _interpreters(values, path)
+            continue
         for key, value in values.items():
             if not table and key in _TABLES:
                 continue
             where = f"{path}: {key}" if not table else f"{path}: {table}.{key}"
             _one_of(key, (*keys, *(_TABLES if not table else ())), f"{path}: key in [{table or 'top level'}]")
-            if table == "interpreters":
-                pair = (key, str(_expect(value, str, where, "the path of a Python")))
-                found[table] = (*cast("tuple[object, ...]", found.get(table, ())), pair)
-            else:
-                found[key] = _typed(key, value, where)
+            found[key] = _typed(key, value, where)
     if "images" in found:
         found["data"] = found.pop("images")
     for key in ("data", "labels", "weights"):
         if key in found:
             found[key] = str(path.parent / cast("str", found[key]))
     return found
+
+
+def _interpreters(values: Mapping[str, object], path: Path) -> dict[str, object]:
+    for key in values:
+        _one_of(key, BACKEND_NAMES, f"{path}: key in [interpreters]")
+    pairs = [
+        (key, str(_expect(value, str, f"{path}: interpreters.{key}", "the path of a Python")))
+        for key, value in values.items()
+    ]
+    return {"interpreters": tuple(pairs)} if pairs else {}
 
 
 def parse_image_size(value: object) -> tuple[int, int]:

@@ -350,7 +350,7 @@ class StudyRun:
             raise InputError(f"{self.place.shown} is of redline {run.purpose}; take another")
         asked = {"models": list(self.config.models), **self.config.settings()}
         changed = [
-            f"another {_word(key)} ({_shown(run.settings.get(key))}, now {_shown(value)})"
+            f"another {key} ({_shown(run.settings.get(key))}, now {_shown(value)})"
             for key, value in asked.items()
             if run.settings.get(key) != value
         ]
@@ -365,7 +365,9 @@ class StudyRun:
     def _run_record(self, models: Models, groups: Sequence[CellGroup]) -> Run:
         config = self.config
         cells = [cell for group in groups for cell in group.cells]
-        baselines = {device: variant.name for device in config.devices if (variant := baseline_of(config, device))}
+        baselines: dict[str, str] = {
+            device: variant.name for device in config.devices if (variant := baseline_of(config, device))
+        }
         return Run(
             purpose=self._purpose,
             run_id=uuid.uuid4().hex,
@@ -452,20 +454,18 @@ def dry_run(config: StudyConfig) -> tuple[tuple[CellGroup, ...], float]:
 
 def _changed(old: Run, new: Run) -> list[str]:
     """Why an interrupted run is not of what a new one would be of."""
-    found = []
+    found: list[str] = []
     for before, after in zip(old.models, new.models, strict=False):
         for name in ("name", "sha256", "parameters", "signature"):
-            if getattr(before, name) != getattr(after, name):
-                found.append(f"another model {name} ({getattr(before, name)!r}, now {getattr(after, name)!r})")
+            found += _difference(f"model {name}", getattr(before, name), getattr(after, name))
     for name in ("source", "fingerprint"):
-        if getattr(old.data, name) != getattr(new.data, name):
-            found.append(f"another data {name} ({getattr(old.data, name)!r}, now {getattr(new.data, name)!r})")
+        found += _difference(f"data {name}", getattr(old.data, name), getattr(new.data, name))
     gpus = ["; ".join(f"{gpu.name}, driver {gpu.driver}" for gpu in run.machine.gpus) or "none" for run in (old, new)]
     return [*found, *([f"GPUs were {gpus[0]}, are {gpus[1]}"] if gpus[0] != gpus[1] else [])]
 
 
-def _word(key: str) -> str:
-    return {"window_s": "window"}.get(key, key)
+def _difference(what: str, before: object, after: object) -> list[str]:
+    return [f"another {what} ({before!r}, now {after!r})"] if before != after else []
 
 
 def _shown(value: object) -> str:

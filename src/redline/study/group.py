@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from redline.core.artifact import Layers
 from redline.core.errors import RedlineError, WorkerError
 from redline.core.tensor import Array
 from redline.measurement.gpu_state import state
+from redline.measurement.worker import Worker
 from redline.study.answers import agreement_of, dependence_of, variant_of
 from redline.study.config import StudyConfig
-from redline.study.crew import Crew, Member, VariantKey, key_of, openers
+from redline.study.crew import Crew, Member, VariantKey, key_of
 from redline.study.derive import summarize
 from redline.study.files import Workshop
 from redline.study.inputs import VERIFICATION, Inputs
@@ -22,7 +22,6 @@ from redline.study.journal import agreements_of, cells_of
 from redline.study.launch import Launch, reason_against
 from redline.study.plan import Cell, CellGroup, baseline_of, confirm_rounds, window_of
 from redline.study.records import (
-    AgreementFound,
     Confirmed,
     DependenceFound,
     Finalists,
@@ -31,7 +30,6 @@ from redline.study.records import (
     ProcessEnded,
     Record,
     Run,
-    VariantFound,
     WindowMeasured,
 )
 from redline.study.rows import Row
@@ -259,12 +257,13 @@ class GroupRun:
 
     def _launches(
         self, variants: Sequence[Variant], of: Mapping[VariantKey, Sequence[Cell]]
-    ) -> dict[VariantKey, tuple[Variant, Launch]]:
+    ) -> dict[VariantKey, tuple[Variant, Launch, Path | None]]:
         found = {}
         for variant in variants:
             self._orders.say(f"{self._group.title}: prepare {variant.title}")
             try:
-                found[key_of(variant)] = (variant, self._workshop.open(variant, self._group.batch))
+                launch = self._workshop.open(variant, self._group.batch)
+                found[key_of(variant)] = (variant, launch, self._workshop.file_of(variant))
             except RedlineError as error:
                 self._fail(variant, of[key_of(variant)], "build", error)
         return found
@@ -354,31 +353,29 @@ class GroupRun:
                 except WorkerError as error:
                     self._fail(cell.variant, _of_same_process(cell, cells), "measure", error)
                     continue
-                yield WindowMeasured(
-                    cell=cell.id,
-                    phase=phase,
+                yield replace(
+                    more,
                     process=number,
-                    round=index,
                     samples_s=turn.samples_s,
                     disturbance=turn.disturbance,
                     gpu=state(0) if cell.variant.device == "cuda" else None,
-                    **more,
                 )
 
     def _beside(
         self, cell: Cell, worker: Worker, inputs: Inputs, at: tuple[Phase, int], window_s: float
-    ) -> dict[str, tuple[float, ...]]:
-        """The device's own times, and those of loader and model together."""
-        found: dict[str, tuple[float, ...]] = {}
+    ) -> WindowMeasured:
+        """A window's record with the device's own times, and those of loader and model together."""
+        record = WindowMeasured(cell=cell.id, phase=at[0], process=0, round=at[1], samples_s=())
         if cell.variant.device == "cuda":
-            found["device_s"] = tuple(worker.device_times(cell.loader, _MOST_DEVICE_CALLS))
-        if self._wants_pipeline(cell, at) and inputs.loader_arguments(cell.loader):
-            for name, prefetch in (("pipeline_s", True), ("serial_s", False)):
-                found[name] = tuple(
-                    worker.time_pipeline(cell.loader, duration_s=window_s, min_calls=_PIPELINE_CALLS, prefetch=prefetch)
-                )
-            self._with_loader_s[cell.id] = min(found["serial_s"])
-        return found
+            record = replace(record, device_s=tuple(worker.device_times(cell.loader, _MOST_DEVICE_CALLS)))
+        if not self._wants_pipeline(cell, at) or not inputs.loader_arguments(cell.loader):
+            return record
+        ahead, in_line = (
+            tuple(worker.time_pipeline(cell.loader, duration_s=window_s, min_calls=_PIPELINE_CALLS, prefetch=prefetch))
+            for prefetch in (True, False)
+        )
+        self._with_loader_s[cell.id] = min(in_line)
+        return replace(record, pipeline_s=ahead, serial_s=in_line)
 
     def _wants_pipeline(self, cell: Cell, at: tuple[Phase, int]) -> bool:
         """Twice a cell; once where a batch takes as long as a window, as that is decoding images most of the time."""
