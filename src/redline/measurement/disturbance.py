@@ -120,7 +120,7 @@ class Watch:
         if wall_s <= 0:
             return Disturbance()
         waited_s = after[2] - before[2]
-        # Threads that are busy: a runtime keeps many more asleep, which wait for nobody.
+        # Threads that are busy, on average: a runtime keeps many more asleep, which wait for nobody.
         threads = max((ran_s + waited_s) / wall_s, 1.0)
         pressure = (after[3] - before[3]) / wall_s if after[3] is not None and before[3] is not None else None
         steal = None

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from redline.core.session import Session
 from redline.core.tensor import Array, Signature
+from redline.measurement.disturbance import Turn, Watch
 
 #: Filling the processor's caches again takes some milliseconds.
 LONG_CALL_S = 1.0
@@ -79,22 +80,50 @@ def time_calls(
     :data:`LONG_CALL_S` that makes less than 1 %, and then it is the first sample.
     The time is host arrays in to host arrays out. The garbage collector is off meanwhile, as in :mod:`timeit`.
     """
-    turns = itertools.cycle(inputs)
-    most = float("inf") if max_calls is None else max_calls
-    samples: list[float] = []
     with _no_garbage_collection():
-        start = clock()
-        session(next(turns))
-        now = clock()
-        if now - start >= LONG_CALL_S:
-            samples.append(now - start)
-        else:
-            start = now
-        while len(samples) < most and (len(samples) < min_calls or clock() - start < duration_s):
-            feed = next(turns)
-            before = clock()
-            session(feed)
-            samples.append(clock() - before)
+        return _timed(session, inputs, _Length(duration_s, min_calls, max_calls), clock)
+
+
+def take_turn(
+    session: Session,
+    inputs: Sequence[Inputs],
+    *,
+    duration_s: float,
+    min_calls: int = 1,
+    max_calls: int | None = None,
+    clock: Clock = perf_counter,
+) -> Turn:
+    """The same, with what the kernel says disturbed these calls and the one before them; it is read in between."""
+    with _no_garbage_collection():
+        watch = Watch()
+        samples = _timed(session, inputs, _Length(duration_s, min_calls, max_calls), clock)
+        return Turn(tuple(samples), watch.disturbance())
+
+
+class _Length(NamedTuple):
+    """When a window ends."""
+
+    duration_s: float
+    min_calls: int
+    max_calls: int | None
+
+
+def _timed(session: Session, inputs: Sequence[Inputs], length: _Length, clock: Clock) -> list[float]:
+    turns = itertools.cycle(inputs)
+    most = float("inf") if length.max_calls is None else length.max_calls
+    samples: list[float] = []
+    start = clock()
+    session(next(turns))
+    now = clock()
+    if now - start >= LONG_CALL_S:
+        samples.append(now - start)
+    else:
+        start = now
+    while len(samples) < most and (len(samples) < length.min_calls or clock() - start < length.duration_s):
+        feed = next(turns)
+        before = clock()
+        session(feed)
+        samples.append(clock() - before)
     return samples
 
 

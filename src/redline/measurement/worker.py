@@ -30,8 +30,8 @@ from redline.core.processes import end_with_parent
 from redline.core.session import Session, SupportsAllocatorPeak, SupportsDeviceTiming
 from redline.core.shared_arrays import open_shared
 from redline.core.tensor import Array, Signature
-from redline.measurement.disturbance import Turn, Watch
-from redline.measurement.latency import Loader, WarmUp, time_calls, time_pipeline, warm_up
+from redline.measurement.disturbance import Turn
+from redline.measurement.latency import Loader, WarmUp, take_turn, time_calls, time_pipeline, warm_up
 from redline.measurement.memory import Memory, MemoryWatch
 
 _KEY_VARIABLE = "REDLINE_WORKER_KEY"
@@ -399,9 +399,9 @@ class _Server:
         )
 
     def window(self, key: Key, duration_s: float, min_calls: int, max_calls: int | None) -> Turn:
-        watch = Watch()
-        samples = self.time(key, duration_s, min_calls, max_calls)
-        return Turn(tuple(samples), watch.disturbance())
+        return take_turn(
+            self.session, self.inputs(key), duration_s=duration_s, min_calls=min_calls, max_calls=max_calls
+        )
 
     def device_times(self, key: Key, calls: int) -> list[float]:
         if not isinstance(self.session, SupportsDeviceTiming):
