@@ -112,7 +112,7 @@ def write_best(study: Study, variants: Sequence[VariantFound], folder: Path) -> 
             model=files.model,
             torch=files.torch,
             sha256={path.name: sha256_of(path) for path in sorted(scratch.iterdir())},
-            threads=int(str(study.run.settings["threads"])),
+            threads=study.run.settings.threads,
             inputs=model.signature.inputs,
             outputs=model.signature.outputs,
             preprocess=model.preprocess,

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from redline.core.errors import InputError
-from redline.core.plain import from_plain, to_plain
 from redline.variants import DEVICES, VARIANTS, Device, choose_variants
 
 LOADERS = ("dummy", "samples", "real")
@@ -119,10 +118,6 @@ class StudyConfig:
         for key in ("max_accuracy_drop", "min_agreement"):
             if not 0 <= getattr(self, key) <= 1:
                 raise InputError(f"{key} is {getattr(self, key)}, expected 0 to 1")
-
-    def settings(self) -> dict[str, object]:
-        """As it stands in a results file; :func:`from_settings` reads it back."""
-        return cast("dict[str, object]", to_plain(self))
 
 
 #: What can be asked for.
@@ -246,8 +241,3 @@ def _one_of(value: str, names: tuple[str, ...], what: str) -> None:
         close = difflib.get_close_matches(str(value), names, n=1)
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}"
         raise InputError(f"got {value!r} as {what}; {hint}")
-
-
-def from_settings(values: Mapping[str, object]) -> StudyConfig:
-    """The inverse of :meth:`StudyConfig.settings`."""
-    return from_plain(StudyConfig, values, where="settings")

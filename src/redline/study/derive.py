@@ -452,14 +452,11 @@ def _mark(row: Row, conclusion: Conclusion | None) -> Row:
 
 
 def _order(run: Run, rows: Sequence[Row]) -> Callable[[Row], tuple[int, ...]]:
-    def asked(name: str) -> tuple[Any, ...]:
-        value = run.settings.get(name)
-        return tuple(value) if isinstance(value, (list, tuple)) else ()
-
-    models = _unique([*asked("models"), *(row.model for row in rows)])
-    sizes = _unique([*(tuple(size) for size in asked("sizes")), *((r.height, r.width) for r in rows)])
-    devices = _unique([*asked("devices"), *(row.device for row in rows)])
-    loaders = _unique([*asked("loaders"), *(row.loader for row in rows)])
+    asked = run.settings
+    models = _unique([*asked.models, *(row.model for row in rows)])
+    sizes = _unique([*asked.sizes, *((r.height, r.width) for r in rows)])
+    devices = _unique([*asked.devices, *(row.device for row in rows)])
+    loaders = _unique([*asked.loaders, *(row.loader for row in rows)])
     variants = _unique([*run.variants, *(row.variant for row in rows)])
     return lambda row: (
         models[row.model],

@@ -160,7 +160,7 @@ class StudyRun:
         known = self.journal.run
         threads = config.threads
         if not threads and known is not None:  # a resumed run goes on with those that it began with
-            threads = int(str(known.settings.get("threads", 0)))
+            threads = known.settings.threads
         config = replace(config, threads=self._conditions.threads(threads))
         if all(map(is_onnx, config.models)) and config.baseline == "torch-fp32":
             config = replace(config, baseline=WITHOUT_TORCH)
@@ -348,11 +348,11 @@ class StudyRun:
             return
         if run.purpose != self._purpose:
             raise InputError(f"{self.place.shown} is of redline {run.purpose}; take another")
-        asked = {"models": list(self.config.models), **self.config.settings()}
+        was, now = run.settings, self.config
         changed = [
-            f"another {key} ({_shown(run.settings.get(key))}, now {_shown(value)})"
-            for key, value in asked.items()
-            if run.settings.get(key) != value
+            f"another {name} ({_shown(getattr(was, name))}, now {_shown(getattr(now, name))})"
+            for name in StudyConfig.__dataclass_fields__
+            if getattr(was, name) != getattr(now, name)
         ]
         self._refuse([*changed, *comparable(run.machine.environment, self._conditions.environment)])
 
@@ -376,7 +376,7 @@ class StudyRun:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             name=config.name or ", ".join(config.models),
             commit=_commit(),
-            settings=config.settings(),
+            settings=config,
             baselines=baselines,
             variants=tuple(dict.fromkeys(cell.variant.name for cell in cells)),
             cells=len(cells),

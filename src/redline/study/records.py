@@ -18,6 +18,7 @@ from redline.measurement.disturbance import Disturbance
 from redline.measurement.environment import Environment
 from redline.measurement.gpu_state import GpuState
 from redline.measurement.memory import Memory
+from redline.study.config import StudyConfig
 
 FORMAT = 2
 Purpose = Literal["tune", "bench", "build"]
@@ -100,7 +101,7 @@ class Run:
     """The first line: what was asked, of which models, on which machine.
 
     Attributes:
-        settings: The study as :class:`redline.study.config.StudyConfig` writes itself, threads resolved.
+        settings: The study, its threads resolved.
         baselines: The variant that the others of a device are compared with, by device.
         variants: Names of all variants that were asked for, in their order.
         cells: How many there are.
@@ -116,7 +117,7 @@ class Run:
     created: str
     name: str
     commit: str | None
-    settings: Mapping[str, object]
+    settings: StudyConfig
     baselines: Mapping[str, str]
     variants: tuple[str, ...]
     cells: int
