@@ -16,9 +16,10 @@ from tests.onnx_models import conv_model
 from redline.cli import main
 from redline.commands.bench import bench, dry_run
 from redline.core.errors import BusyError, InputError
-from redline.grid.config import GridConfig
-from redline.grid.rows import GridStudy
-from redline.measurement.results import read_records
+from redline.study.config import StudyConfig
+from redline.study.journal import read_records
+from redline.study.records import CellEnded, ProcessEnded, WindowMeasured
+from redline.study.rows import Study
 from redline.variants import VARIANTS, Variant
 
 ORT = "onnxruntime-fp32"
@@ -26,7 +27,7 @@ ORT = "onnxruntime-fp32"
 
 @pytest.fixture(autouse=True)
 def no_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("redline.commands.ceilings._GEMM_TRIALS", ())
+    monkeypatch.setattr("redline.study.ceilings._GEMM_TRIALS", ())
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def images(tmp_path: Path) -> Path:
     return folder
 
 
-def small(model: Path, **values: object) -> GridConfig:
+def small(model: Path, **values: object) -> StudyConfig:
     given = {
         "models": (str(model),),
         "backends": ("onnxruntime",),
@@ -52,10 +53,10 @@ def small(model: Path, **values: object) -> GridConfig:
         "threads": 1,
         **values,
     }
-    return GridConfig(**given)  # type: ignore[arg-type]
+    return StudyConfig(**given)  # type: ignore[arg-type]
 
 
-def outcomes(study: GridStudy) -> dict[str, str]:
+def outcomes(study: Study) -> dict[str, str]:
     return {row.cell.partition("/")[2].split("/", 1)[-1]: row.outcome for row in study.rows}
 
 
@@ -65,12 +66,12 @@ def test_a_grid_is_measured_whole(tmp_path: Path, images: Path) -> None:
         data=str(images),
     )  # fmt: skip
     study = bench(config, tmp_path / "run.jsonl")
-    assert [row.outcome for row in study.rows] == ["measured"] * 8
-    assert study.run["cells"] == 8
+    assert [row.outcome for row in study.rows] == ["measured"] * 12
+    assert study.run.cells == 12
     for row in study.rows:
-        assert len(row.windows_s) == 2
-        assert all(len(repeat) == 3 for repeat in row.windows_s)
-        assert row.calls >= 2 * 3 * 2
+        assert [process.number for process in row.processes] == [0, 1]
+        assert all(len(process.rounds_s) == 3 for process in row.processes)
+        assert row.calls >= 2
         assert row.time_s is not None
         assert row.time_s > 0
         assert row.host_bytes is not None
@@ -78,12 +79,12 @@ def test_a_grid_is_measured_whole(tmp_path: Path, images: Path) -> None:
         assert row.weights_bytes
         assert row.top1_agreement is not None
         assert (row.pipeline_s is not None) == (row.loader == "real") == (row.serial_s is not None)
-    base = [row for row in study.rows if row.variant == ORT]
-    assert {row.verdict for row in base} == {"baseline"}
+    assert all(row.is_baseline == (row.variant == ORT) for row in study.rows)
+    assert sum(row.control for row in study.rows) == 4
     assert {row.precision for row in study.rows} == {"fp32", "int8"}
     records = read_records(tmp_path / "run.jsonl")
-    assert records[0]["clock"]["overhead_s"] < 1e-3
-    assert Counter(record["kind"] for record in records)["process"] == 16
+    assert study.run.clock.overhead_s < 1e-3
+    assert sum(isinstance(record, ProcessEnded) for record in records) == 24
 
 
 def test_what_cannot_run_here_is_a_row_with_the_reason(tmp_path: Path) -> None:
@@ -97,7 +98,9 @@ def test_what_cannot_run_here_is_a_row_with_the_reason(tmp_path: Path) -> None:
     assert reasons["torch-int8", "cpu"] == "there is no torch in int8 on cpu"
     assert reasons["tensorrt-fp32", "cpu"] == "there is no tensorrt in fp32 on cpu"
     assert "no NVIDIA" in str(reasons[ORT, "cuda"])
-    assert [row.variant for row in study.rows if row.outcome == "measured"] == [ORT, "onnxruntime-int8-static"]
+    assert [row.variant for row in study.rows if row.outcome == "measured"] == [
+        ORT, f"{ORT}-control", "onnxruntime-int8-static",
+    ]  # fmt: skip
 
 
 def test_a_cell_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +108,7 @@ def test_a_cell_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path, monkeyp
         name="broken-fp32", title="Broken", backend="onnxruntime", runtime="onnxruntime", requested="fp32",
         file="optimized", options={"graph_optimization": "everything"},
     )  # fmt: skip
-    monkeypatch.setattr("redline.grid.cells.VARIANTS", (*VARIANTS, broken))
+    monkeypatch.setattr("redline.study.plan.VARIANTS", (*VARIANTS, broken))
     study = bench(small(conv_model(tmp_path / "model.onnx")), tmp_path / "run.jsonl")
     failed = [row for row in study.rows if row.variant == "broken-fp32"]
     assert {(row.outcome, row.stage) for row in failed} == {("failed", "build")}
@@ -116,9 +119,8 @@ def test_a_cell_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path, monkeyp
 def test_a_cell_that_takes_too_long_is_stopped(tmp_path: Path) -> None:
     config = small(conv_model(tmp_path / "model.onnx"), cell_timeout_s=0.001, batches=(1,))
     study = bench(config, tmp_path / "run.jsonl")
-    (row,) = study.rows
-    assert row.outcome == "failed"
-    assert "no answer in" in str(row.reason)
+    assert len(study.rows) == 2
+    assert all(row.outcome == "failed" and "no answer in" in str(row.reason) for row in study.rows)
 
 
 def test_a_model_that_lacks_a_size_fails_there_alone(tmp_path: Path) -> None:
@@ -176,30 +178,30 @@ def test_an_interrupted_run_goes_on_from_its_last_window(tmp_path: Path) -> None
     again = bench(config, tmp_path / "run.jsonl", resume=True)
     assert outcomes(again) == outcomes(whole)
     records = read_records(tmp_path / "run.jsonl")
-    windows = Counter((r["cell"], r["repeat"], r["round"]) for r in records if r["kind"] == "samples")
-    assert len(windows) == 4 * 2 * 3
+    windows = Counter((r.cell, r.process, r.round) for r in records if isinstance(r, WindowMeasured))
+    assert len(windows) == 6 * 2 * 3
     assert set(windows.values()) == {1}
-    assert Counter(r["cell"] for r in records if r["kind"] == "cell") == Counter(row.cell for row in whole.rows)
+    assert Counter(r.cell for r in records if isinstance(r, CellEnded)) == Counter(row.cell for row in whole.rows)
 
 
 def test_two_runs_cannot_write_one_file(tmp_path: Path) -> None:
     import filelock
 
-    with filelock.FileLock(tmp_path / ".run.jsonl.lock"), pytest.raises(BusyError, match="another run"):
+    with filelock.FileLock(tmp_path / ".run.jsonl.lock"), pytest.raises(BusyError, match="held by another run"):
         bench(small(conv_model(tmp_path / "model.onnx")), tmp_path / "run.jsonl")
 
 
 def test_a_dry_run_says_what_would_come(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells, seconds = dry_run(small(tmp_path / "model.onnx"))
-    assert len(cells) == 2
+    assert sum(len(group.cells) for group in cells) == 4
     assert seconds > 1
     words = ["bench", "resnet18", "--backend", "torch", "--precision", "int8", "--batch", "1,2", "--size", "96"]
     assert main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "resnet18/torch-int8/cpu/dummy/2x96x96  skipped: there is no torch in int8 on cpu" in out
-    assert "4 cells, 2 x 20 turns each: about" in out
+    assert "cells, each in 3 processes with 8 turns: about" in out
     assert main([*words, "--dry-run", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["cells"]) == 4
+    assert len(json.loads(capsys.readouterr().out)["cells"]) == 6
 
 
 def test_the_command_line_measures_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,7 +211,7 @@ def test_the_command_line_measures_and_tells(tmp_path: Path, capsys: pytest.Capt
     words += ["--repeats", "1", "--threads", "1"]
     assert main(["bench", str(model), "-o", str(out), *words, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert (told["cells"], told["measured"], told["failed"]) == (1, 1, 0)
+    assert (told["cells"], told["measured"], told["failed"]) == (2, 2, 0)
     assert main(["bench", str(model), "-o", str(out), *words, "--resume"]) == 0
     assert "redline report" in capsys.readouterr().out
 

@@ -17,8 +17,9 @@ from tests.onnx_models import conv_model
 
 from redline.commands.bench import bench
 from redline.core.errors import DeviceError
-from redline.grid.config import GridConfig
-from redline.measurement.results import read_records
+from redline.study.config import StudyConfig
+from redline.study.journal import read_records
+from redline.study.records import CellEnded
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray: pip install 'redline[cluster]'"),
@@ -41,7 +42,7 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     started.shutdown()
 
 
-def small(model: Path, **values: object) -> GridConfig:
+def small(model: Path, **values: object) -> StudyConfig:
     given = {
         "models": (str(model),),
         "backends": ("onnxruntime",),
@@ -55,25 +56,25 @@ def small(model: Path, **values: object) -> GridConfig:
         "threads": 1,
         **values,
     }
-    return GridConfig(**given)  # type: ignore[arg-type]
+    return StudyConfig(**given)  # type: ignore[arg-type]
 
 
 def test_groups_run_on_every_node_and_each_on_one(tmp_path: Path, cluster: Any) -> None:
     study = bench(small(conv_model(tmp_path / "model.onnx")), tmp_path / "run.jsonl", cluster=cluster.address)
-    assert [row.outcome for row in study.rows] == ["measured"] * 8
-    cells = [record for record in read_records(tmp_path / "run.jsonl") if record["kind"] == "cell"]
-    assert len({cell["cell"] for cell in cells}) == len(cells) == 8
+    assert [row.outcome for row in study.rows] == ["measured"] * 12
+    cells = [record for record in read_records(tmp_path / "run.jsonl") if isinstance(record, CellEnded)]
+    assert len({cell.cell for cell in cells}) == len(cells) == 12
     by_batch: dict[int, set[str]] = {}
     for cell in cells:
-        by_batch.setdefault(cell["batch"], set()).add(cell["node"])
+        by_batch.setdefault(cell.batch, set()).add(str(cell.node))
     assert all(len(nodes) == 1 for nodes in by_batch.values())
     assert len(set.union(*by_batch.values())) == 2
     assert set(study.nodes) == set.union(*by_batch.values())
-    assert all(row.verdict is not None for row in study.rows)
+    assert all(row.is_baseline or row.evidence is not None for row in study.rows)
 
 
 def test_a_worker_that_dies_is_replaced(tmp_path: Path, cluster: Any) -> None:
-    config = small(conv_model(tmp_path / "model.onnx"), rounds=12)
+    config = small(conv_model(tmp_path / "model.onnx"), rounds=8)
     killed = threading.Event()
 
     def kill_one() -> None:
@@ -91,9 +92,9 @@ def test_a_worker_that_dies_is_replaced(tmp_path: Path, cluster: Any) -> None:
     study = bench(config, tmp_path / "run.jsonl", cluster=cluster.address)
     hunter.join()
     assert killed.is_set()
-    assert [row.outcome for row in study.rows] == ["measured"] * 8
-    cells = [record["cell"] for record in read_records(tmp_path / "run.jsonl") if record["kind"] == "cell"]
-    assert len(set(cells)) == len(cells) == 8
+    assert [row.outcome for row in study.rows] == ["measured"] * 12
+    cells = [record.cell for record in read_records(tmp_path / "run.jsonl") if isinstance(record, CellEnded)]
+    assert len(set(cells)) == len(cells) == 12
 
 
 def test_a_cluster_that_is_not_there_is_said(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 from tests.onnx_models import conv_model
 
 KILLS = 6
-CELLS, REPEATS, ROUNDS = 12, 2, 3
+# Two precisions and the control at six batches.
+CELLS, REPEATS, ROUNDS = 18, 2, 3
 # What comes after the cells is not what this is about, and the limits of this machine take longer than all of them.
 RUNNER = """
 import sys
-import redline.commands.ceilings as ceilings
+import redline.study.ceilings as ceilings
 ceilings._GEMM_TRIALS = ()
 ceilings.copy_gbytes_per_s = lambda threads: 10.0
 from redline.cli import main
@@ -64,7 +65,7 @@ def test_killed_at_any_moment_it_ends_with_every_cell_once(tmp_path: Path) -> No
     cells = Counter(record["cell"] for record in records if record["kind"] == "cell")
     assert len(cells) == CELLS
     assert set(cells.values()) == {1}
-    windows = Counter((r["cell"], r["repeat"], r["round"]) for r in records if r["kind"] == "samples")
+    windows = Counter((r["cell"], r["process"], r["round"]) for r in records if r["kind"] == "samples")
     assert len(windows) == CELLS * REPEATS * ROUNDS
     assert set(windows.values()) == {1}
     assert {record["outcome"] for record in records if record["kind"] == "cell"} == {"measured"}

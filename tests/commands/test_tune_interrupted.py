@@ -24,11 +24,11 @@ from redline.cli import main
 from redline.core.files import sha256_of
 
 VARIANTS = ("onnxruntime-fp32", "onnxruntime-int8-dynamic")
-ROUNDS = 12
+ROUNDS = 4
 # The limits of this machine take longer to measure than the model; what comes after the pause never happens.
 RUNNER = """
 import sys, time
-import redline.commands.tune as tune, redline.commands.ceilings as measure
+import redline.commands.tune as tune, redline.study.ceilings as measure
 measure._GEMM_TRIALS = ()
 measure.copy_gbytes_per_s = lambda threads: 10.0
 if sys.argv[1] == "pause":
@@ -42,7 +42,7 @@ def words(
     model: object, out: Path, *more: str, variants: tuple[str, ...] = VARIANTS, rounds: int = ROUNDS
 ) -> list[str]:
     chosen = [word for name in variants for word in ("--variant", name)]
-    timing = ["--rounds", str(rounds), "--window", "0.02", "--threads", "1"]
+    timing = ["--rounds", str(rounds), "--repeats", "2", "--confirm", "1", "--window", "0.02", "--threads", "1"]
     return ["tune", str(model), "-o", str(out), *chosen, *timing, *more]
 
 
@@ -114,7 +114,8 @@ KILLED_AT: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
     "the run is recorded": count("run", 1),
     "two files are made": count("artifact", 2),
     "in the middle of the rounds": count("samples", 2 * len(VARIANTS)),
-    "all is measured": count("memory", len(VARIANTS) + 1),
+    "all are screened": count("finalists", 1),
+    "all is measured": count("confirmed", 1),
 }
 
 
@@ -141,12 +142,16 @@ def test_a_killed_tune_goes_on_and_repeats_nothing(moment: str, model: Path, dat
     after = records_in(out)
     assert after[: len(before)] == before
     assert {path: (out / path).stat().st_mtime_ns for path in made} == times
-    timed = Counter((r["variant"], r["batch"], r["round"]) for r in after if r["kind"] == "samples")
+    timed = Counter(
+        (r["cell"].split("/")[-4], r["phase"], r["process"], r["round"]) for r in after if r["kind"] == "samples"
+    )
     names = (*VARIANTS, "onnxruntime-fp32-control")
-    assert timed == dict.fromkeys(((name, 1, index) for name in names for index in range(ROUNDS)), 1)
-    for kind in ("agreement", "memory", "load", "variant"):
-        assert sorted(r.get("variant") or r["name"] for r in after if r["kind"] == kind) == sorted(names), kind
-    for kind in ("run", "dependence", "macs", "bandwidth", "conclusion"):
+    screened = {(name, "screen", process, index) for name in names for process in (0, 1) for index in range(ROUNDS)}
+    again = {(name, "confirm", 0, index) for name in names for index in range(ROUNDS + 1)}
+    assert timed == dict.fromkeys(screened | again, 1)
+    for kind in ("agreement", "variant", "cell"):
+        assert sorted(r["variant"] for r in after if r["kind"] == kind) == sorted(names), kind
+    for kind in ("run", "dependence", "macs", "bandwidth", "finalists", "confirmed", "conclusion"):
         assert sum(r["kind"] == kind for r in after) == 1, kind
     assert len({r["name"] for r in after if r["kind"] == "artifact"}) == 2
     assert scratch_in(out) == []
@@ -238,9 +243,9 @@ def test_a_finished_run_is_told_again(finished: tuple[list[str], Path], capsys: 
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        (["--rounds", "5"], "another settings rounds (12, now 5)"),
-        (["--objective", "size"], "another settings objective ('latency', now 'size')"),
-        (["--threads", "2"], "another settings threads (1, now 2)"),
+        (["--rounds", "5"], "another rounds (4, now 5)"),
+        (["--objective", "size"], "another objective ('latency', now 'size')"),
+        (["--threads", "2"], "another threads (1, now 2)"),
     ],
 )
 def test_other_options_are_named_and_refused(
@@ -254,9 +259,9 @@ def test_another_model_and_other_data_are_named_and_refused(
 ) -> None:
     arguments, out = finished
     other = conv_model(tmp_path / "other.onnx", seed=1)
-    assert "another model name" in complaint([*words(other, out), "--resume"], capsys)
-    assert "another settings variants" in complaint([*words(other, out), "--resume"], capsys)
-    assert "another data source" in complaint([*arguments, "--data", str(data), "--resume"], capsys)
+    assert "another models (" in complaint([*words(other, out), "--resume"], capsys)
+    assert "another variants (" in complaint([*words(other, out), "--resume"], capsys)
+    assert "another data (" in complaint([*arguments, "--data", str(data), "--resume"], capsys)
 
 
 def test_a_second_tune_in_one_folder_is_told_so(

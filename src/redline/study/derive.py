@@ -414,7 +414,7 @@ def _evidence(baseline: Row, row: Row, phase: Phase, twin: Row | None) -> Eviden
     both = {p.number for p in sides[0]} & {p.number for p in sides[1]}
     mine = [p for side in sides for p in side if p.number in both]
     rounds = [p for p in sides[1] if p.number in both]
-    calls = [len(calls) for side in sides for p in side for calls in p.rounds_s if calls]
+    counts = [[len(calls) for p in side for calls in p.rounds_s if calls] for side in sides]
     windows = [sum(calls) for side in sides for p in side for calls in p.rounds_s if calls]
     control = _ratio(baseline, twin, phase, None) if twin is not None else None
     return Evidence(
@@ -422,7 +422,7 @@ def _evidence(baseline: Row, row: Row, phase: Phase, twin: Row | None) -> Eviden
         confirmed=phase == "confirm",
         rounds=sum(len(p.kept) for p in rounds),
         kept=sum(sum(p.kept) for p in rounds),
-        calls_per_window=float(min(calls, default=0)),
+        calls_per_window=min((float(median(count)) for count in counts if count), default=0.0),
         window_s=median(windows) if windows else 0.0,
         run_delay=_worst(sides, "run_delay"),
         steal=_worst([mine], "steal"),

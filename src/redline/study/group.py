@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from redline.study.records import (
     Phase,
     ProcessEnded,
     Record,
+    Retry,
     Run,
     WindowMeasured,
 )
@@ -115,8 +117,9 @@ class GroupRun:
             for cell in self._alive():
                 if reason := inputs.reason_against(cell.loader):
                     self._failures[cell.id] = Failure("skipped", None, reason)
-            for number in range(self._config.repeats):
-                yield from self._generation("screen", number, self._alive(), inputs)
+            first = self._config.repeats * self._tries()
+            for number in range(first, first + self._config.repeats):
+                yield from self._generation("screen", number, [*self._beside_retries(), *self._alive()], inputs)
 
     def _confirm(self) -> Iterator[Record]:
         """The baseline, its control and the finalists again, in processes that nothing was chosen by."""
@@ -155,6 +158,23 @@ class GroupRun:
             self._group.batch,
             self._group.size,
         )
+
+    def _tries(self) -> int:
+        """How often a cell that is left to do was begun anew; each time its processes get numbers of their own."""
+        mine = {cell.id for cell in self._alive()}
+        tries = Counter(record.cell for record in self._records if isinstance(record, Retry) and record.cell in mine)
+        return max(tries.values(), default=0)
+
+    def _beside_retries(self) -> list[Cell]:
+        """The baseline and its control again: a ratio needs processes that were alive together."""
+        alive = self._alive() if self._tries() else []
+        points = {(cell.variant.device, cell.loader) for cell in alive}
+        names = {f"{base}{again}" for base in self._orders.run.baselines.values() for again in ("", "-control")}
+        return [
+            cell
+            for cell in self._group.cells
+            if cell.variant.name in names and (cell.variant.device, cell.loader) in points and cell not in alive
+        ]
 
     def _refuse_what_cannot_run(self) -> None:
         reasons: dict[VariantKey, str | None] = {}
