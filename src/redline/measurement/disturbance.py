@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from time import perf_counter
 
@@ -46,7 +47,7 @@ class Evidence:
         calls_per_window: Of the slower side, typically.
         window_s: How long a window was.
         run_delay: The median over windows, of the worse side.
-        steal: The median over windows.
+        steal: The mean over windows; the kernel's ticks are too coarse for a median.
         control: The baseline's second process against the first, where it was measured beside them.
         stable: Whether all their warm-ups settled.
     """
@@ -68,6 +69,7 @@ MOST_DISTURBED = 0.05
 #: So much of the rounds is kept at least, the least disturbed ones.
 LEAST_KEPT = 1 / 3
 _TICK_S = 0.01
+_BY_ITSELF = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,26 @@ def kept_rounds(rounds: Sequence[Sequence[Disturbance]]) -> tuple[bool, ...]:
     least = math.ceil(LEAST_KEPT * len(worst))
     limit = max(MOST_DISTURBED, sorted(worst)[least - 1]) if worst else 0.0
     return tuple(value <= limit for value in worst)
+
+
+def sound_windows(kept: Sequence[bool], windows: Sequence[Disturbance]) -> tuple[bool, ...]:
+    """Which windows of one process count: those of kept rounds; of rounds kept though disturbed, the undisturbed ones.
+
+    Where many cells take turns, others hit one of them in nearly every round, so that few rounds or none are free of
+    them; a cell whose own window was not hit still has its time.
+
+    Args:
+        kept: From :func:`kept_rounds`.
+        windows: What the kernel said of the same rounds; may be empty where it says nothing.
+
+    Returns:
+        One answer a round. Where not one window would be left, all of kept rounds count.
+    """
+    sound = [
+        keeps and (window is None or (window.run_delay or 0.0) <= MOST_DISTURBED)
+        for keeps, window in zip_longest(kept, windows[: len(kept)])
+    ]
+    return tuple(sound if any(sound) else kept)
 
 
 def _worst(windows: Sequence[Disturbance]) -> float:
@@ -150,15 +172,23 @@ def idle_cores(
     return max(0.0, (after - before) * _TICK_S / seconds)
 
 
-def free_threads(available: int, busy: float) -> int:
+def free_threads(available: int, busy: float, *, cores: int | None = None) -> int:
     """How many threads find a core of their own: the cores less those that others use, rounded down, 1 at least.
 
     A quarter of a core is what a machine does by itself.
 
+    Args:
+        available: Cores that may be used at once, by affinity and by a container's quota.
+        busy: From :func:`idle_cores`.
+        cores: That the quota may be spent on, where they are more.
+
     >>> free_threads(2, 0.1), free_threads(2, 0.6), free_threads(8, 2.3), free_threads(1, 1.0)
     (2, 1, 5, 1)
+    >>> free_threads(2, 30.0, cores=64)
+    2
     """
-    return max(1, math.floor(available - max(0.0, busy - 0.25)))
+    free = math.floor((cores or available) - max(0.0, busy - _BY_ITSELF))
+    return max(1, min(available, free))
 
 
 def _busy(text: str | None) -> float | None:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import zip_longest
-from statistics import median
+from statistics import fmean, median
 from typing import Any, TypeVar
 
 from redline.core.artifact import Layers
@@ -424,20 +424,20 @@ def _evidence(baseline: Row, row: Row, phase: Phase, twin: Row | None) -> Eviden
         kept=sum(sum(p.kept) for p in rounds),
         calls_per_window=min((float(median(count)) for count in counts if count), default=0.0),
         window_s=median(windows) if windows else 0.0,
-        run_delay=_worst(sides, "run_delay"),
-        steal=_worst([mine], "steal"),
+        run_delay=_worst(sides, "run_delay", median),
+        steal=_worst([mine], "steal", fmean),
         control=control,
         stable=baseline.stable is not False and row.stable is not False,
     )
 
 
-def _worst(sides: Sequence[Sequence[Process]], name: str) -> float | None:
-    """The median over the windows of each side, of the worse one."""
+def _worst(sides: Sequence[Sequence[Process]], name: str, typical: Callable[[Sequence[float]], float]) -> float | None:
+    """What is typical of the windows of a side, of the worse one."""
     found = []
     for side in sides:
         told = [value for p in side for one in p.disturbances if (value := getattr(one, name)) is not None]
         if told:
-            found.append(median(told))
+            found.append(typical(told))
     return max(found, default=None)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from redline.measurement.disturbance import Disturbance, Evidence
+from redline.measurement.disturbance import Disturbance, Evidence, sound_windows
 from redline.measurement.stats import Ratio
 from redline.study.records import ArtifactMade, Conclusion, DependenceFound, Machine, Node, Outcome, Phase, Run, Size
 
@@ -36,8 +36,8 @@ class Process:
     def means_s(self) -> tuple[float | None, ...]:
         """Mean seconds a call of each round; None where it is missing or was disturbed."""
         return tuple(
-            sum(calls) / len(calls) if calls and kept else None
-            for calls, kept in zip(self.rounds_s, self.kept, strict=True)
+            sum(calls) / len(calls) if calls and sound else None
+            for calls, sound in zip(self.rounds_s, sound_windows(self.kept, self.disturbances), strict=True)
         )
 
 
