@@ -358,7 +358,7 @@ def _compared(run: Run, rows: Sequence[Row]) -> list[Row]:
     baselines = {(*_point(r), r.clock): r for r in timed if r.variant == run.baselines.get(r.device) and not r.control}
     controls = {(*_point(r), r.clock): r for r in timed if r.control}
     return [
-        _with_ratio(row, baselines.get((*_point(row), row.clock)), controls.get((*_point(row), row.clock)))
+        with_ratio(row, baselines.get((*_point(row), row.clock)), controls.get((*_point(row), row.clock)))
         for row in rows
     ]
 
@@ -367,7 +367,8 @@ def _point(row: Row) -> tuple[str, str, str, int, int, int]:
     return row.model, row.device, row.loader, row.batch, row.height, row.width
 
 
-def _with_ratio(row: Row, baseline: Row | None, control: Row | None) -> Row:
+def with_ratio(row: Row, baseline: Row | None, control: Row | None) -> Row:
+    """The row with its ratio to the baseline of its point, and what that rests on."""
     if baseline is None or row.time_s is None:
         return row
     row = replace(row, memory_sound=_memory_sound(baseline, control))
