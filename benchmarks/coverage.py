@@ -16,8 +16,8 @@ What is drawn (all in logarithms of time, one standard deviation):
   as that, and the variants suffer twice what their run delay tells ("unequal").
 
 Wanted, with the whole 95 % interval of each share: intervals of 99 % hold the truth in 98.5 % of what is published
-(98 % where processes differ by 3 %), equals are called faster or slower in at most 1.5 %, 5 % are seen in 95 % of runs (up to
-1.2 %, quiet and light), the ratio of a true 5.2 is off by 0.5 % at most, and 95 % of heavy and unequal runs are
+(98 % where processes differ by 3 %), equals are called faster or slower in at most 1.5 %, 5 % are seen in 95 % of runs
+(up to 1.2 %, quiet and light), the ratio of a true 5.2 is off by 0.5 % at most, and 95 % of heavy and unequal runs are
 withheld, but 2 % of quiet ones at most. A moderate load has no target of its own.
 
 What the model leaves out: more than one thread, caches, clocks, and neighbours whose activity follows the order.

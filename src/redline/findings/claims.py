@@ -27,6 +27,7 @@ LEAST_CALLS = 4
 LONG_WINDOW_S = 1.0
 LEAST_PROCESSES = 3
 _MOST_DIGITS = 3
+_HUGE = 1e6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,6 +171,8 @@ def _exponent(value: float) -> int:
 
 
 def _rounded(value: float, digits: int) -> str:
+    if abs(value) >= _HUGE:
+        return f"{value:.0e}"
     return f"{round(value, digits):.{max(digits, 0)}f}"
 
 

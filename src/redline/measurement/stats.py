@@ -15,6 +15,8 @@ CONFIDENCE = 0.99
 #: degrees of freedom that counts. benchmarks/coverage.py measures what both do to the intervals.
 PRIOR_EFFECT, PRIOR_DEGREES = 0.012, 2
 LEAST_PAIRS = 3
+#: No logarithm of a ratio is further from 0: that of two processes that differ a lot would overflow.
+_FAR = 300.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Ratio:
     @classmethod
     def of_log(cls, centre: float, half_width: float, processes: int, confidence: float = CONFIDENCE) -> Self:
         """From the logarithm of the ratio and half the width of its interval."""
-        ends = (math.exp(centre + side * half_width) for side in (0, -1, 1))
+        ends = (math.exp(max(-_FAR, min(centre + side * half_width, _FAR))) for side in (0, -1, 1))
         return cls(*ends, processes=processes, confidence=confidence)
 
     @property
