@@ -59,14 +59,29 @@ def test_threads_are_the_cores_that_others_leave() -> None:
     assert free_threads(2, 30.0, cores=64) == 2, "a container's two of 64 cores, 34 of them idle"
 
 
-def test_busy_cores_are_read_from_ticks_of_work_and_steal() -> None:
-    # user nice system idle iowait irq softirq steal guest guest_nice, in hundredths of a second
-    readings = iter(["cpu 100 0 50 900 10 0 5 20 0 0\ncpu0 …", "cpu 160 10 70 990 30 1 6 39 0 0\ncpu0 …"])
+STAT = """cpu {all} 0 50 900 10 0 5 20 0 0
+cpu0 {first} 10 10 500 5 0 2 10 0 0
+cpu1 {second} 0 40 400 5 0 3 10 0 0
+intr 1 2 3 4 5 6 7 8 9 10
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")
+@pytest.mark.usefixtures("on_one_core")
+def test_busy_cores_are_those_of_the_cores_that_may_be_used() -> None:
+    # user nice system idle iowait irq softirq steal, in hundredths of a second
+    (mine,) = os.sched_getaffinity(0)
+    before = STAT.replace("cpu0", f"cpu{mine}").replace("cpu1", "cpu99999")
+    readings = iter([before.format(all=100, first=40, second=60), before.format(all=300, first=90, second=210)])
     slept: list[float] = []
-    busy = idle_cores(seconds=1.0, sleep=slept.append, read=lambda: next(readings))
-    assert busy == pytest.approx(1.11)
+    assert idle_cores(seconds=1.0, sleep=slept.append, read=lambda: next(readings)) == pytest.approx(0.5)
     assert slept == [1.0]
-    assert idle_cores(seconds=1.0, sleep=slept.append, read=lambda: None) is None
+
+
+def test_busy_cores_are_those_of_the_machine_where_no_core_is_told_apart() -> None:
+    readings = iter(["cpu 100 0 50 900 10 0 5 20 0 0\n", "cpu 160 10 70 990 30 1 6 39 0 0\n"])
+    assert idle_cores(seconds=1.0, sleep=lambda _: None, read=lambda: next(readings)) == pytest.approx(1.11)
+    assert idle_cores(seconds=1.0, sleep=lambda _: None, read=lambda: None) is None
 
 
 class Busy(Doubler):

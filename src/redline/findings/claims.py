@@ -148,7 +148,7 @@ def interval_text(low: float, high: float) -> str:
     """
     digits = digits_for((low + high) / 2, low, high)
     if low > 0:  # of a wide one, the lower end keeps a digit too
-        digits = max(digits, -_exponent(low))
+        digits = max(digits, min(-_exponent(low), _MOST_DIGITS))
     return f"{_rounded(low, digits)} to {_rounded(high, digits)}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -159,9 +160,9 @@ class Watch:
 def idle_cores(
     *, seconds: float = 1.0, sleep: Callable[[float], None] = time.sleep, read: Callable[[], str | None] | None = None
 ) -> float | None:
-    """Cores' worth of work that others do, this process asleep; None where the system does not say.
+    """Cores' worth of work that others do on the cores that this process may use, this process asleep.
 
-    Work of the hypervisor's other guests (steal) is work of others too.
+    Work of the hypervisor's other guests (steal) is work of others too. None where the system does not say.
     """
     read = read or (lambda: _text(Path("/proc/stat")))
     before = _busy(read())
@@ -192,12 +193,14 @@ def free_threads(available: int, busy: float, *, cores: int | None = None) -> in
 
 
 def _busy(text: str | None) -> float | None:
-    words = (text or "").split("\n", 1)[0].split()
-    if words[:1] != ["cpu"] or len(words) < 9:
+    """Ticks of work on the cores that this process may use; on all of them where they are not told apart."""
+    lines = {words[0]: words[1:9] for line in (text or "").splitlines() if len(words := line.split()) >= 9}
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    mine = [lines[name] for name in map("cpu{}".format, allowed) if name in lines] or [lines.get("cpu", [])]
+    if not mine[0]:
         return None
     # user nice system idle iowait irq softirq steal: the man page proc_stat(5)
-    user, nice, system, _idle, _wait, irq, soft, steal = (float(word) for word in words[1:9])
-    return user + nice + system + irq + soft + steal
+    return sum(float(ticks) for words in mine for place, ticks in enumerate(words) if place not in (3, 4))
 
 
 def _stolen() -> tuple[float, float] | None:

@@ -40,8 +40,8 @@ class Ratio:
     @classmethod
     def of_log(cls, centre: float, half_width: float, processes: int, confidence: float = CONFIDENCE) -> Self:
         """From the logarithm of the ratio and half the width of its interval."""
-        ends = (math.exp(max(-_FAR, min(centre + side * half_width, _FAR))) for side in (0, -1, 1))
-        return cls(*ends, processes=processes, confidence=confidence)
+        low, value, high = (math.exp(max(-_FAR, min(centre + side * half_width, _FAR))) for side in (-1, 0, 1))
+        return cls(value, low, high, processes, confidence)
 
     @property
     def half_width(self) -> float:
