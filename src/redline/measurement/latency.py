@@ -192,7 +192,10 @@ def warm_up(
     limit_s: float = 3.0,
     clock: Clock = perf_counter,
 ) -> WarmUp:
-    """Call until the time of a call is stable: two windows in a row with medians within 3 %, or ``limit_s``."""
+    """Call until the time of a call is stable: two windows in a row with medians within 3 %, or ``limit_s``.
+
+    However long the first call took, one window follows it, unless the limit is 0: then it is the only call.
+    """
     before = clock()
     session(inputs[0])
     first_call_s = clock() - before
@@ -201,7 +204,7 @@ def warm_up(
     long = first_call_s >= LONG_CALL_S
     if long:
         previous = first_call_s
-    while clock() - before < limit_s:
+    while (calls == 1 and limit_s > 0) or clock() - before < limit_s:
         window = time_calls(session, inputs, duration_s=window_s, min_calls=1 if long else 2, clock=clock)
         calls += len(window)
         current = median(window)

@@ -149,12 +149,7 @@ def read_config(path: Path) -> dict[str, object]:
     Raises:
         InputError: the file is missing, is no TOML, or has a key or a value that does not belong there; names it.
     """
-    try:
-        tables = tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is not a file; expected a study such as studies/resnet18.toml") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not TOML: {error}") from error
+    tables = _tables(path)
     found: dict[str, object] = {}
     for table, keys in _TABLES.items():
         values = tables if not table else tables.get(table, {})
@@ -175,6 +170,15 @@ def read_config(path: Path) -> dict[str, object]:
         if key in found:
             found[key] = str(path.parent / cast("str", found[key]))
     return found
+
+
+def _tables(path: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(path.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is not a file; expected a study such as studies/resnet18.toml") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not TOML: {error}") from error
 
 
 def _interpreters(values: Mapping[str, object], path: Path) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from typing import Self
 from redline.core.artifact import Layers
 from redline.core.errors import RedlineError
 from redline.core.host import available_cores
+from redline.core.tensor import Array
 from redline.measurement.latency import WarmUp
 from redline.measurement.worker import Worker
 from redline.study.config import StudyConfig
@@ -33,20 +34,28 @@ def key_of(variant: Variant) -> VariantKey:
     return variant.device, variant.name
 
 
-def openers() -> int:
-    """How many workers are started at once: starting one takes a core and more."""
-    return max(1, min(_MOST_OPENERS, available_cores() // 2))
+def openers(threads: int) -> int:
+    """How many workers of so many threads are started and asked at once."""
+    return max(1, min(_MOST_OPENERS, available_cores() // max(threads, 1)))
 
 
 @dataclass(slots=True)
 class Member:
-    """A variant that is open, the first call that it ever answered, and its warm-ups by loader."""
+    """A variant that is open, its answers where it was asked, and its warm-ups by loader."""
 
     launch: Launch
     worker: Worker
     layers: Layers
+    answers: dict[str, Array] | RedlineError | None = None
     first_call_s: float | None = None
     warm: dict[str, WarmUp] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    worker: Worker
+    answers: dict[str, Array] | RedlineError | None = None
+    first_call_s: float | None = None
 
 
 class Crew:
@@ -60,22 +69,27 @@ class Crew:
         self.members: dict[VariantKey, Member] = {}
         self._config, self._inputs, self._order = config, inputs, order
         self._spent_s: dict[str, float] = {}
-        self._starting: dict[VariantKey, Future[Worker]] = {}
+        self._starting: dict[VariantKey, Future[_Started]] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         # A worker ends with the thread that started it: the threads stay until the workers are closed.
-        self._pool = self._stack.enter_context(ThreadPoolExecutor(openers()))
+        self._pool = self._stack.enter_context(ThreadPoolExecutor(openers(self._config.threads)))
         self._stack.callback(self._close_all)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def start(self, launches: Mapping[VariantKey, tuple[Variant, Launch, Path | None]]) -> None:
-        """Begin to start a worker for each, in an order by chance: a fixed one would favour the same ones each time."""
+    def start(
+        self, launches: Mapping[VariantKey, tuple[Variant, Launch, Path | None]], ask: Collection[VariantKey]
+    ) -> None:
+        """Begin to start a worker for each, in an order by chance: a fixed one would favour the same ones each time.
+
+        Those of ``ask`` answer the samples to verify on as soon as they are open.
+        """
         for key in self._order.sample(list(launches), len(launches)):
-            self._starting[key] = self._pool.submit(self._open, *launches[key])
+            self._starting[key] = self._pool.submit(self._open, *launches[key], asked=key in ask)
 
     def take(self, variant: Variant, launch: Launch, cells: Sequence[Cell]) -> Member:
         """The worker of a variant that was started.
@@ -83,10 +97,13 @@ class Crew:
         Raises:
             WorkerError: it did not open; says why.
         """
-        worker = self._starting[key_of(variant)].result()
+        started = self._starting[key_of(variant)].result()
+        worker = started.worker
         for cell in cells:
             self._spend(cell, worker.load_s)
-        member = Member(launch, worker, launch.layers or worker.attribute("layers"))
+        member = Member(
+            launch, worker, launch.layers or worker.attribute("layers"), started.answers, started.first_call_s
+        )
         self.members[key_of(variant)] = member
         return member
 
@@ -115,17 +132,24 @@ class Crew:
         finally:
             self._spend(cell, perf_counter() - started)
 
-    def _open(self, variant: Variant, launch: Launch, file: Path | None) -> Worker:
+    def _open(self, variant: Variant, launch: Launch, file: Path | None, *, asked: bool) -> _Started:
         gpu = 0 if variant.device == "cuda" else None
         worker = Worker(launch.source, timeout_s=self._config.cell_timeout_s, cuda_device=gpu, own_files=_files(file))
         try:
             for loader in self._inputs.loaders:
                 if arguments := self._inputs.loader_arguments(loader):
                     worker.open_loader(loader, self._inputs.factory, arguments)
+            return self._asked(worker) if asked else _Started(worker)
         except BaseException:
             worker.close()
             raise
-        return worker
+
+    def _asked(self, worker: Worker) -> _Started:
+        try:
+            first_call_s, answers = self._inputs.ask(worker)
+        except RedlineError as error:
+            return _Started(worker, error)
+        return _Started(worker, answers, first_call_s)
 
     def _spend(self, cell: Cell, seconds: float) -> None:
         self._spent_s[cell.id] = self._spent_s.get(cell.id, 0.0) + seconds
@@ -134,7 +158,7 @@ class Crew:
         for future in self._starting.values():
             if not future.cancel():
                 with suppress(RedlineError):
-                    future.result().close()
+                    future.result().worker.close()
 
 
 def _files(file: Path | None) -> tuple[Path, ...]:

@@ -255,7 +255,7 @@ class StudyRun:
             shop.prepare(able)
             return shop.macs() if key not in known else None
 
-        with ThreadPoolExecutor(openers()) as pool:
+        with ThreadPoolExecutor(openers(self.config.threads)) as pool:
             for macs in pool.map(prepare, at):
                 if macs is not None:
                     self.journal.append(macs)
@@ -336,7 +336,7 @@ class StudyRun:
             yield size, model
             if isinstance(model, ModelAt):
                 break  # it saved the weights, which the others load
-        with ThreadPoolExecutor(openers()) as pool:
+        with ThreadPoolExecutor(openers(self.config.threads)) as pool:
             yield from pool.map(at, waiting)
 
     def _check_settings(self) -> None:

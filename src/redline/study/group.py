@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from redline.study.config import StudyConfig
 from redline.study.crew import Crew, Member, VariantKey, key_of
 from redline.study.derive import summarize
 from redline.study.files import Workshop
-from redline.study.inputs import VERIFICATION, Inputs
+from redline.study.inputs import Inputs
 from redline.study.journal import agreements_of, cells_of
 from redline.study.launch import Launch, reason_against
 from redline.study.plan import Cell, CellGroup, baseline_of, confirm_rounds, window_of
@@ -36,12 +37,12 @@ from redline.study.records import (
 )
 from redline.study.rows import Row
 from redline.variants import Variant
-from redline.verification.compare import join_answers
 
 _MOST_CALLS = 5000
 _MOST_DEVICE_CALLS = 20
 _PIPELINE_ROUNDS = 2  # over all repeats, and one at least in each
 _PIPELINE_CALLS = 2
+_FAR_SLOWER = 1.5
 Say = Callable[[str], None]
 #: Chooses, among one group's rows on one device with one loader, those to measure again; the chosen one first.
 Choose = Callable[[Sequence[Row], str], Sequence[Row]]
@@ -226,12 +227,20 @@ class GroupRun:
             for cell in cells:
                 self._warm_up(crew, cell, cells)
             cells = self._without_failures(cells)
-            slowest = max((crew.members[key_of(cell.variant)].warm[cell.loader].call_s for cell in cells), default=0.0)
+            slowest = self._slowest(cells, crew)
             self._orders.took(slowest)
             window_s = window_of(slowest, self._config.window_s)
             yield from self._turns(phase, number, cells, crew, window_s, inputs)
             for cell in self._without_failures(cells):
                 yield _process_record(cell, phase, number, crew.members[key_of(cell.variant)], window_s)
+
+    def _slowest(self, cells: Sequence[Cell], crew: Crew) -> float:
+        """The slowest call that decides how long a window is: one that is far slower than the baseline does not."""
+        calls = {cell.id: crew.members[key_of(cell.variant)].warm[cell.loader].call_s for cell in cells}
+        base = [
+            calls[cell.id] for cell in cells if cell.variant.name == self._orders.run.baselines.get(cell.variant.device)
+        ]
+        return min(max(calls.values(), default=0.0), _FAR_SLOWER * max(base, default=math.inf))
 
     def _extra(self) -> list[Cell]:
         """The cells that are measured only where every static INT8 variant was refused by the gate."""
@@ -262,7 +271,7 @@ class GroupRun:
     def _open(self, crew: Crew, variants: Sequence[Variant], cells: Sequence[Cell], inputs: Inputs) -> Iterator[Record]:
         of = {key_of(v): [cell for cell in cells if key_of(cell.variant) == key_of(v)] for v in variants}
         launches = self._launches(variants, of)
-        crew.start(launches)
+        crew.start(launches, [key_of(variant) for variant in variants if self._asks(variant)])
         for variant in variants:
             key = key_of(variant)
             if key not in launches:
@@ -273,7 +282,7 @@ class GroupRun:
             except WorkerError as error:
                 self._fail(variant, of[key], "open", error)
                 continue
-            yield from self._tell(variant, member, of[key], inputs)
+            yield from self._tell(variant, member, of[key])
 
     def _launches(
         self, variants: Sequence[Variant], of: Mapping[VariantKey, Sequence[Cell]]
@@ -293,15 +302,22 @@ class GroupRun:
         key = (self._group.model, self._group.size, self._group.batch, *key_of(variant))
         return key in agreements_of(self._records)
 
-    def _tell(self, variant: Variant, member: Member, cells: Sequence[Cell], inputs: Inputs) -> Iterator[Record]:
-        """What the variant is and whether it answers as the baseline does, once a group."""
+    def _asks(self, variant: Variant) -> bool:
+        """Whether its answers are needed: it was not verified at this batch, or it is the reference of one that was not."""
+        if not self._verified(variant):
+            return True
         is_baseline = variant == baseline_of(self._config, variant.device)
-        needed = is_baseline and variant.device not in self._reference and self._anything_unverified(variant.device)
-        if self._verified(variant) and not needed:
+        return is_baseline and variant.device not in self._reference and self._anything_unverified(variant.device)
+
+    def _tell(self, variant: Variant, member: Member, cells: Sequence[Cell]) -> Iterator[Record]:
+        """What the variant is and whether it answers as the baseline does, once a group."""
+        outputs = member.answers
+        if outputs is None:
             return
         try:
-            outputs = self._answers(member, inputs)
-            if is_baseline:
+            if isinstance(outputs, RedlineError):
+                raise outputs
+            if variant == baseline_of(self._config, variant.device):
                 self._reference[variant.device] = outputs
                 yield from self._about_reference(outputs)
             if self._verified(variant):
@@ -328,13 +344,6 @@ class GroupRun:
         if any(isinstance(r, DependenceFound) and (r.model, r.size) == (model, size) for r in self._records):
             return
         yield dependence_of(model, size, outputs, self._workshop.samples.verification)
-
-    def _answers(self, member: Member, inputs: Inputs) -> dict[str, Array]:
-        handle, count = inputs.verification()
-        worker, samples = member.worker, self._workshop.samples.verification
-        member.first_call_s = worker.prepare_shared(VERIFICATION, handle, limit_s=0.0).first_call_s
-        answers = [worker.call_shared(VERIFICATION, index) for index in range(count)]
-        return join_answers(answers, rows=self._group.batch if samples.inputs else None, count=len(samples))
 
     def _warm_up(self, crew: Crew, cell: Cell, cells: Sequence[Cell]) -> None:
         if cell.id in self._failures:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import redline.data
@@ -15,10 +16,11 @@ from redline.core.shared_arrays import SharedBatches
 from redline.core.tensor import Array
 from redline.data.images import infer_preprocess
 from redline.data.loaders import RealLoader, dummy_batches
-from redline.measurement.worker import Json
+from redline.measurement.worker import Json, Worker
 from redline.study.config import StudyConfig
 from redline.study.files import Workshop
 from redline.study.plan import CellGroup
+from redline.verification.compare import join_answers
 
 #: The key of the batches to verify on.
 VERIFICATION = "verification"
@@ -43,6 +45,7 @@ class Inputs:
         self._shared: dict[str, SharedBatches] = {}
         self._reasons: dict[str, str] = {}
         self._stack = ExitStack()
+        self._lock = Lock()
         self.loaders = tuple(dict.fromkeys(cell.loader for cell in group.cells))
 
     def __enter__(self) -> Self:
@@ -65,18 +68,24 @@ class Inputs:
         """What a worker maps them by."""
         return self._shared[loader].handle
 
-    def verification(self) -> tuple[Mapping[str, Any], int]:
-        """What a worker maps the batches to verify on by, and how many there are.
+    def ask(self, worker: Worker) -> tuple[float, dict[str, Array]]:
+        """A worker's answers on the samples to verify on, by output, and the seconds of its first call.
 
         Raises:
+            WorkerError: it fails; says why.
             DataError: there are no samples for this model.
         """
         samples, batch = self._workshop.samples.verification, self._group.batch
-        if VERIFICATION not in self._shared:
-            count = len(samples) if samples.inputs else 1
-            batches = [samples.batch(start, batch) for start in range(0, count, batch)]
-            self._shared[VERIFICATION] = self._stack.enter_context(SharedBatches.create(batches))
-        return self._shared[VERIFICATION].handle, len(self._shared[VERIFICATION].batches)
+        with self._lock:
+            if VERIFICATION not in self._shared:
+                count = len(samples) if samples.inputs else 1
+                batches = [samples.batch(start, batch) for start in range(0, count, batch)]
+                self._shared[VERIFICATION] = self._stack.enter_context(SharedBatches.create(batches))
+            shared = self._shared[VERIFICATION]
+        first = worker.prepare_shared(VERIFICATION, shared.handle, limit_s=0.0)
+        answers = [worker.call_shared(VERIFICATION, index) for index in range(len(shared.batches))]
+        rows = batch if samples.inputs else None
+        return first.first_call_s, join_answers(answers, rows=rows, count=len(samples))
 
     def loader_arguments(self, loader: str) -> dict[str, Json] | None:
         """How a worker makes a loader that decodes while the model runs; None where there is nothing to decode."""
