@@ -218,11 +218,12 @@ class GroupRun:
         if not cells:
             return
         with Crew(self._config, inputs, self._order(f"start/{phase}/{number}")) as crew:
-            yield from self._open(crew, self._in_opening_order(cells), cells, inputs)
+            yield from self._open(crew, self._in_opening_order(cells), cells)
             if phase == "screen" and not self._joined and (extra := self._extra()):
                 self._joined = extra
                 cells = [*cells, *extra]
-                yield from self._open(crew, list({key_of(c.variant): c.variant for c in extra}.values()), extra, inputs)
+                variants = list({key_of(cell.variant): cell.variant for cell in extra}.values())
+                yield from self._open(crew, variants, extra)
             cells = self._without_failures(cells)
             for cell in cells:
                 self._warm_up(crew, cell, cells)
@@ -268,7 +269,7 @@ class GroupRun:
         first = [key_of(baseline) for baseline in baselines]
         return sorted(variants.values(), key=lambda variant: key_of(variant) not in first)
 
-    def _open(self, crew: Crew, variants: Sequence[Variant], cells: Sequence[Cell], inputs: Inputs) -> Iterator[Record]:
+    def _open(self, crew: Crew, variants: Sequence[Variant], cells: Sequence[Cell]) -> Iterator[Record]:
         of = {key_of(v): [cell for cell in cells if key_of(cell.variant) == key_of(v)] for v in variants}
         launches = self._launches(variants, of)
         crew.start(launches, [key_of(variant) for variant in variants if self._asks(variant)])
@@ -303,7 +304,7 @@ class GroupRun:
         return key in agreements_of(self._records)
 
     def _asks(self, variant: Variant) -> bool:
-        """Whether its answers are needed: it was not verified at this batch, or it is the reference of one that was not."""
+        """Whether its answers are needed: it was not verified at this batch, or is the reference of one that was not."""
         if not self._verified(variant):
             return True
         is_baseline = variant == baseline_of(self._config, variant.device)
