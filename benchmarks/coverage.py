@@ -370,7 +370,9 @@ def line(found: Case) -> str:
 
 def commit() -> str:
     """Of what judges; ends in ``-dirty`` where that or this file was changed since."""
-    judges = ("src/redline/measurement", "src/redline/findings", "src/redline/study", "benchmarks/coverage.py")
+    source = "src/redline"
+    judges = [f"{source}/{name}.py" for name in ("measurement/stats", "measurement/disturbance", "findings/claims")]
+    judges += [f"{source}/study/derive.py", f"{source}/study/rows.py", "benchmarks/coverage.py"]
 
     def git(*words: str) -> str:
         return subprocess.run(
@@ -378,6 +380,32 @@ def commit() -> str:
         ).stdout.strip()
 
     return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", *judges) else "")
+
+
+def table(result: Case) -> str:
+    """The cases that had a target, as a page."""
+    how = f"simulated runs at commit {result['commit'][:12]}, {result['draws']} draws, {result['seconds']:.0f} s"
+    told = [
+        "# Do the intervals hold the truth?",
+        "",
+        f"`{result['command']}`: {how} of one core. What is drawn and what was",
+        "wanted stands in benchmarks/coverage.py; shares with their 95 % interval, in percent.",
+        "",
+        "| what | rows | load | process effect | calls, ms | found | 95 % interval | of | wanted | holds |",
+        "| --- | --- | --- | ---: | --- | ---: | --- | ---: | --- | --- |",
+    ]
+    for one in result["cases"]:
+        if one["holds"] is None:
+            continue
+        calls = ", ".join(f"{1000 * call:g}" for call in one["calls_s"])
+        wanted = " to ".join(f"{100 * one[end]:g}" for end in ("least", "most") if one[end] is not None)
+        word = "" if None not in (one["least"], one["most"]) else "least " if one["most"] is None else "most "
+        found, low, high = (f"{100 * one[key]:.2f}" for key in ("share", "low", "high"))
+        told.append(
+            f"| {one['what']} | {one['which']} | {one['load']} | {100 * one['effect']:g} % | {calls} | {found} | "
+            f"{low} to {high} | {one['of']} | {word}{wanted} | {'yes' if one['holds'] else '**no**'} |"
+        )
+    return "\n".join(told) + "\n"
 
 
 def main() -> int:
@@ -406,6 +434,7 @@ def main() -> int:
             "cases": found,
         }
         write_whole(args.out, json.dumps(result, indent=1) + "\n")
+        write_whole(args.out.with_suffix(".md"), table(result))
     return 1 if missed else 0
 
 
