@@ -69,6 +69,7 @@ def test_sound_ratios_are_told_by_their_interval(ratio: Ratio, verdict: str, tex
         ({"control": Ratio(1.07, 1.04, 1.1, 6)}, "its own copy came out at 1.04 to 1.10, which is not 1", "--threads"),
         ({"control": Ratio(1.0, 0.7, 1.43, 6)}, "its own copy came out at 0.7 to 1.4, more than ±15 %", "--threads"),
         ({"calls_per_window": 2.0}, "a turn held 2 calls of the slower one, at least 4 are needed", "--window"),
+        ({"control": None}, "the baseline's own copy was not measured beside it", "measure again"),
         ({"stable": False}, "a warm-up did not settle", "wait"),
     ],
 )
@@ -177,6 +178,9 @@ def test_a_row_is_told_by_its_ratio_and_what_that_rests_on() -> None:
     found = claim_of(row(time_s=1.0, ratio=Ratio(2.0, 1.9, 2.1, 6), evidence=SOUND))
     assert found is not None
     assert (found.verdict, found.confirmed, found.processes) == ("faster", True, 6)
+    control = claim_of(row(time_s=1.0, control=True, ratio=Ratio(1.0, 0.99, 1.01, 6), evidence=evidence(control=None)))
+    assert control is not None
+    assert control.verdict == "same"
     lost = claim_of(row(time_s=1.0, evidence=SOUND))
     assert lost is not None
     assert lost.verdict == "undecided"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from redline.measurement.disturbance import MOST_DISTURBED, Evidence
@@ -68,7 +68,9 @@ def claim_of(row: Row) -> Claim | None:
         return Claim(verdict="baseline", value=1.0)
     if row.time_s is None or (row.ratio is None and row.evidence is None):
         return None
-    return judge(row.ratio, row.evidence)
+    # A control has no other control than itself.
+    evidence = replace(row.evidence, control=row.ratio) if row.evidence and row.control else row.evidence
+    return judge(row.ratio, evidence)
 
 
 def judge(ratio: Ratio | None, evidence: Evidence | None = None) -> Claim:
@@ -180,6 +182,7 @@ _MORE_PROCESSES = "measure in more processes (--repeats 3)"
 _MORE_ROUNDS = "measure more (--rounds 20 --repeats 6)"
 _MORE = "measure more rounds"
 _LESS_LOAD = "wait until less else runs, or use fewer threads (--threads 1)"
+_AGAIN = "measure again"
 _LONGER = "take longer turns (--window 1)"
 Told = tuple[str, str]
 
@@ -191,7 +194,9 @@ def _disturbances(evidence: Evidence) -> Iterator[Told]:
     if evidence.steal is not None and evidence.steal > MOST_DISTURBED:
         yield f"other virtual machines took {_percent(evidence.steal)} of the processor (steal time)", _LESS_LOAD
     control = evidence.control
-    if control is not None:
+    if control is None:
+        yield "the baseline's own copy was not measured beside it", _AGAIN
+    else:
         said = f"the baseline against its own copy came out at {interval_text(control.low, control.high)}"
         if control.low > 1 + CONTROL_BAND or control.high < 1 / (1 + CONTROL_BAND):
             yield f"{said}, which is not 1", _LESS_LOAD
