@@ -12,7 +12,7 @@ import numpy as np
 from redline.backends import load_backend
 from redline.commands.build import BuildOptions, BuildRequest, BuildResult, Variant, run_all
 from redline.commands.build_files import Recipe
-from redline.commands.ways import stem_of
+from redline.study.launch import stem_of
 from redline.core.errors import BuildError, InputError
 from redline.core.samples import Samples
 from redline.core.tensor import Signature

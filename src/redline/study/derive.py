@@ -374,10 +374,20 @@ def with_ratio(row: Row, baseline: Row | None, control: Row | None) -> Row:
     row = replace(row, memory_sound=_memory_sound(baseline, control))
     if row is baseline or row.cell == baseline.cell:
         return replace(row, is_baseline=True)
-    phase: Phase = "confirm" if row.confirmed and baseline.confirmed else "screen"
-    twin = control if control is not None and not row.control else None
-    ratio = _ratio(baseline, row, phase, twin)
-    return replace(row, ratio=ratio, evidence=_evidence(baseline, row, phase, twin))
+    ratio, evidence = compare_rows(baseline, row, control if not row.control else None)
+    return replace(row, ratio=ratio, evidence=evidence)
+
+
+def compare_rows(slower: Row, faster: Row, twin: Row | None = None) -> tuple[Ratio | None, Evidence]:
+    """How many times faster one row of a group is than another, and what that rests on.
+
+    Args:
+        slower: The one that is compared with.
+        faster: The other.
+        twin: What the first was entered as a second time.
+    """
+    phase: Phase = "confirm" if faster.confirmed and slower.confirmed else "screen"
+    return _ratio(slower, faster, phase, twin), _evidence(slower, faster, phase, twin)
 
 
 def _memory_sound(baseline: Row, control: Row | None) -> bool | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 
 from redline.core.errors import BusyError, InputError
+from redline.study.journal import RESULTS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class Place:
 
 def tune_place(folder: Path) -> Place:
     """A tune is a folder."""
-    return Place(results=folder / "results.jsonl", folder=folder, lock=folder / ".lock", what="tune")
+    return Place(results=folder / RESULTS, folder=folder, lock=folder / ".lock", what="tune")
 
 
 def bench_place(results: Path) -> Place:

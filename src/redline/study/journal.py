@@ -18,6 +18,8 @@ from redline.study.records import FORMAT, KINDS, AgreementFound, ArtifactMade, C
 from redline.study.rows import Study
 
 T = TypeVar("T")
+#: The results of a tune, in its folder.
+RESULTS = "results.jsonl"
 #: Versions of Redline by the format that they write.
 _READERS = {1: "0.1"}
 
@@ -116,11 +118,13 @@ def run_of(records: Sequence[Record]) -> Run:
 
 
 def read_records(path: Path) -> tuple[Record, ...]:
-    """Read a results file; a torn last line is left out.
+    """Read a results file, or that of a tune's folder; a torn last line is left out.
 
     Raises:
         ArtifactError: the file is missing, is not a results file, or has another format.
     """
+    if path.is_dir():
+        path = path / RESULTS
     if not path.is_file():
         raise ArtifactError(f"{path} is not a file; expected the results of redline tune or bench")
     records = _read(path, repair=False)

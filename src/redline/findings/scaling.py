@@ -9,8 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from redline.grid.derive import GridRow
 from redline.measurement.stats import student_quantile
+from redline.study.rows import Row
 
 Over = Literal["batch", "pixels"]
 _LEAST_POINTS = 3
@@ -45,9 +45,9 @@ class Fit:
         return "less than in proportion" if self.high < 1 else "more than in proportion"
 
 
-def fit_rows(rows: Iterable[GridRow]) -> tuple[Fit, ...]:
+def fit_rows(rows: Iterable[Row]) -> tuple[Fit, ...]:
     """Every fit that at least three cells allow, over the batch and over the pixels."""
-    series: dict[tuple[str, str, str, str, Over, str], list[GridRow]] = {}
+    series: dict[tuple[str, str, str, str, Over, str], list[Row]] = {}
     for row in rows:
         if row.time_s is None:
             continue
@@ -96,18 +96,5 @@ def power_law(quantity: Sequence[float], seconds: Sequence[float]) -> tuple[floa
     residuals = y - y.mean() - exponent * deviations
     degrees = len(x) - 2
     error = math.sqrt(float(residuals @ residuals) / degrees / float(deviations @ deviations))
-    half_width = _student(0.975, degrees) * error
+    half_width = student_quantile(0.975, degrees) * error
     return exponent, exponent - half_width, exponent + half_width
-
-
-def _student(probability: float, degrees: int) -> float:
-    """A quantile of Student's t; exact for one and two degrees, where the general expansion does not hold.
-
-    >>> [round(_student(0.975, degrees), 2) for degrees in (1, 2, 3)]  # tables: 12.71, 4.30, 3.18
-    [12.71, 4.3, 3.18]
-    """
-    if degrees == 1:
-        return math.tan(math.pi * (probability - 0.5))
-    if degrees == 2:
-        return (2 * probability - 1) / math.sqrt(2 * probability * (1 - probability))
-    return student_quantile(probability, degrees)

@@ -1,13 +1,12 @@
-"""The conditions of a grid's run in words, and what of them differs between two runs."""
+"""The conditions of a run in words, and what of them differs between two runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from redline.grid.derive import unique
-from redline.grid.rows import GridStudy
+from redline.findings.wording import unique
+from redline.study.rows import Study
 
 _MACHINE = {
     "processor": "cpu",
@@ -24,7 +23,7 @@ _MACHINE = {
     "Python": "python",
 }
 _GPU = {"GPU": "name", "GPU driver": "driver", "CUDA": "cuda", "GPU memory": "memory_bytes"}
-_SETTINGS = ("rounds", "repeats", "seed", "threads", "window_s", "warmup_s")
+_SETTINGS = ("rounds", "repeats", "confirm", "seed", "threads", "window_s", "warmup_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +38,14 @@ class Difference:
         return f"{self.what} was {self.before}, is {self.after}"
 
 
-def same_machine(before: GridStudy, after: GridStudy, device: str) -> bool:
+def same_machine(before: Study, after: Study, device: str) -> bool:
     """Whether the hardware is the same: the processor and how much of it may be used, or the GPU."""
     conditions = [conditions_of(study) for study in (before, after)]
     parts = ("GPU",) if device == "cuda" else ("processor", "usable cores", "container's CPU limit")
     return all(conditions[0].get(part) == conditions[1].get(part) for part in parts)
 
 
-def differences_of(before: GridStudy, after: GridStudy) -> tuple[Difference, ...]:
+def differences_of(before: Study, after: Study) -> tuple[Difference, ...]:
     """Every condition that is not the same in both."""
     was, now = conditions_of(before), conditions_of(after)
     return tuple(
@@ -56,25 +55,27 @@ def differences_of(before: GridStudy, after: GridStudy) -> tuple[Difference, ...
     )
 
 
-def conditions_of(study: GridStudy) -> dict[str, str]:
+def conditions_of(study: Study) -> dict[str, str]:
     """Everything that may explain a difference, in words; several machines are listed."""
     run = study.run
-    places = [node.get("environment") or {} for node in study.nodes.values()] or [run.get("environment") or {}]
-    found = {what: _listed(place.get(name) for place in places) for what, name in _MACHINE.items()}
-    gpus = [gpu for place in (*places, run.get("environment") or {}) for gpu in place.get("gpus") or ()]
-    found |= {what: _listed(gpu.get(name) for gpu in gpus) for what, name in _GPU.items() if gpus}
-    found |= {"redline": str(run.get("redline")), "commit": str(run.get("commit"))}
-    for kind in ("versions", "variables"):
-        for name in unique(name for place in places for name in place.get(kind) or {}):
-            found.setdefault(name, _listed((place.get(kind) or {}).get(name) for place in places))
-    settings = run.get("settings", {})
-    found |= {name: str(settings.get(name)) for name in _SETTINGS}
-    found |= {f"baseline on {device}": str(name) for device, name in (settings.get("baseline") or {}).items()}
-    found["images"] = str((run.get("data") or {}).get("source"))
-    found |= {f"preprocessing of {m['name']}": str(m.get("preprocess")) for m in run.get("models", ())}
-    return found
+    machines = [node.machine for node in study.nodes.values()] or [run.machine]
+    places = [machine.environment for machine in machines]
+    found = {what: _listed(getattr(place, name) for place in places) for what, name in _MACHINE.items()}
+    gpus = [gpu for machine in (*machines, run.machine) for gpu in machine.gpus]
+    found |= {what: _listed(getattr(gpu, name) for gpu in gpus) for what, name in _GPU.items() if gpus}
+    found |= {"redline": run.redline, "commit": str(run.commit)}
+    for values in ([place.versions for place in places], [place.variables for place in places]):
+        for name in unique(name for one in values for name in one):
+            found.setdefault(name, _listed(one.get(name) for one in values))
+    for row in study.rows:  # TensorRT and others that were found where they ran
+        for name, version in row.versions.items():
+            found.setdefault(name, version)
+    found |= {name: str(getattr(run.settings, name)) for name in _SETTINGS}
+    found |= {f"baseline on {device}": name for device, name in run.baselines.items()}
+    found["images"] = str(run.data.source)
+    return found | {f"preprocessing of {model.name}": str(model.preprocess) for model in run.models}
 
 
-def _listed(values: Iterable[Any]) -> str:
+def _listed(values: Iterable[object]) -> str:
     texts = [",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value) for value in values]
     return "; ".join(unique(texts))

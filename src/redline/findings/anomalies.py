@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-from redline.grid.contest import answers_differ, full_precision_peer, paired, undecided
-from redline.grid.derive import GridRow, unique
-from redline.grid.unpaired import LogRatio, process_spread, unpaired_ratio
-from redline.grid.wording import Scope, cells, digits, interval, megabytes, milliseconds, names, share, span
+from redline.findings.claims import interval_text
+from redline.findings.contest import answers_differ, full_precision_peer, paired, unpaired
+from redline.findings.wording import Scope, cells, digits, megabytes, milliseconds, names, share, span, unique
+from redline.measurement.stats import Ratio
+from redline.study.rows import Row
 
 AnomalyKind = Literal[
     "non-monotonic",
@@ -53,18 +53,18 @@ class Anomaly:
     cause: str
 
 
-def find_anomalies(rows: Sequence[GridRow]) -> tuple[Anomaly, ...]:
+def find_anomalies(rows: Sequence[Row]) -> tuple[Anomaly, ...]:
     """Everything odd among those rows, what makes numbers unusable first."""
-    measured = [row for row in rows if row.outcome == "measured" and row.time_s is not None]
+    measured = [row for row in rows if row.outcome == "measured" and row.time_s is not None and not row.control]
     scope = Scope.of(rows)
     return tuple(anomaly for find in _FINDERS for anomaly in find(measured, scope))
 
 
-Rows = Sequence[GridRow]
+Rows = Sequence[Row]
 
 
-def _groups(rows: Rows, *fields: str) -> list[list[GridRow]]:
-    found: dict[Hashable, list[GridRow]] = {}
+def _groups(rows: Rows, *fields: str) -> list[list[Row]]:
+    found: dict[Hashable, list[Row]] = {}
     for row in rows:
         found.setdefault(tuple(getattr(row, name) for name in fields), []).append(row)
     return list(found.values())
@@ -141,14 +141,12 @@ def _elsewhere(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
 
 def _half_without_gain(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
     """FP16 that is slower than FP32, or on a CPU no faster."""
-    slower: list[tuple[GridRow, GridRow, float]] = []
+    slower: list[tuple[Row, Row, float]] = []
     for row in rows:
         peer = full_precision_peer(row, rows) if row.requested == "fp16" else None
         ratio = paired(peer, row) if peer else None
-        bad = ("slower",) if row.device != "cpu" else ("slower", "no difference")
-        if peer is None or ratio is None or undecided(ratio.low, ratio.high):
-            continue
-        if ratio.verdict in bad:
+        bad = ("slower",) if row.device != "cpu" else ("slower", "same")
+        if peer is not None and ratio is not None and ratio.value is not None and ratio.verdict in bad:
             slower.append((row, peer, ratio.value))
     found = {row.cell: (peer, value) for row, peer, value in slower}
     for group in _groups([row for row, _, _ in slower], "model", "variant", "device"):
@@ -210,8 +208,8 @@ def _unstable(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
 
 def _non_monotonic(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
     """A larger batch at which an image takes longer than at the next smaller one."""
-    steps = [step for device in unique(row.device for row in rows) for step in _steps(rows, device)]
-    drops = [step for step in steps if step.ratio.low > 1 + WELL_BELOW]
+    steps = list(_steps(rows))
+    drops = [step for step in steps if _falls(step)]
     seen: set[Hashable] = set()
     for drop in drops:
         small, large = drop.small, drop.large
@@ -223,7 +221,7 @@ def _non_monotonic(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
         text = (
             f"{large.title} {scope.place(large)}: from batch {small.batch} to {large.batch} throughput goes from "
             f"{digits(small.throughput_per_s or 0)} to {digits(large.throughput_per_s or 0)} images a second; an image "
-            f"takes {drop.ratio.value:.2f} times as long ({interval(drop.ratio.low, drop.ratio.high)})"
+            f"takes {1 / drop.ratio.value:.2f} times as long (99 % interval {_longer(drop.ratio)})"
         )
         yield _anomaly(
             "non-monotonic", [row for step in both for row in (step.small, step.large)], text, _why_drop(drop, steps)
@@ -232,26 +230,31 @@ def _non_monotonic(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """Two neighbouring batches of one variant and the ratio of their times an image."""
+    """Two neighbouring batches of one variant, and how many times as many images a second the larger one makes."""
 
-    small: GridRow
-    large: GridRow
-    ratio: LogRatio
+    small: Row
+    large: Row
+    ratio: Ratio
+
+
+def _falls(step: _Step) -> bool:
+    return step.ratio.high < 1 / (1 + WELL_BELOW)
+
+
+def _longer(ratio: Ratio) -> str:
+    return interval_text(1 / ratio.high, 1 / ratio.low)
 
 
 def _step_key(step: _Step) -> Hashable:
     return step.large.model, step.large.variant, step.large.device, step.large.size, step.large.batch
 
 
-def _steps(rows: Rows, device: str) -> Iterator[_Step]:
-    mine = [row for row in rows if row.device == device]
-    spread = process_spread(mine)
-    for series in _groups(mine, "model", "variant", "loader", "size", "clock"):
+def _steps(rows: Rows) -> Iterator[_Step]:
+    for series in _groups(rows, "model", "variant", "device", "loader", "size", "clock"):
         for small, large in pairwise(sorted(series, key=lambda row: row.batch)):
-            ratio = unpaired_ratio(small.windows_s, large.windows_s, spread=spread)
+            ratio = unpaired(small, large)
             if ratio is not None:
-                growth = math.log(large.batch / small.batch)
-                yield _Step(small, large, LogRatio(ratio.centre - growth, ratio.half_width))
+                yield _Step(small, large, ratio)
 
 
 def _why_drop(drop: _Step, steps: Sequence[_Step]) -> str:
@@ -264,7 +267,7 @@ def _why_drop(drop: _Step, steps: Sequence[_Step]) -> str:
         == (drop.large.model, drop.large.device, drop.large.size, drop.large.batch, drop.small.batch)
     ]
     variants = {step.large.variant for step in same}
-    fallen = {step.large.variant for step in same if step.ratio.low > 1 + WELL_BELOW}
+    fallen = {step.large.variant for step in same if _falls(step)}
     if len(variants) > 2 and 2 * len(fallen) > len(variants):
         return "the machine, as most variants show it: data that outgrows a cache, or other work in those minutes"
     return "another kernel that the runtime takes for this batch, or buffers that outgrow a cache"
@@ -293,7 +296,7 @@ def _memory_jump(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
     for memory in ("device_bytes", "host_bytes"):
         known = [row for row in rows if getattr(row, memory) is not None]
         for over, fixed in (("batch", "size"), ("pixels", "batch")):
-            jumps: dict[Hashable, list[tuple[GridRow, GridRow]]] = {}
+            jumps: dict[Hashable, list[tuple[Row, Row]]] = {}
             for series in _groups(known, "model", "variant", "device", "loader", fixed):
                 for small, large in pairwise(sorted(series, key=lambda row: getattr(row, over))):
                     grown = getattr(large, over) / getattr(small, over)
@@ -302,7 +305,7 @@ def _memory_jump(rows: Rows, scope: Scope) -> Iterator[Anomaly]:
             yield from (_about_jump(pairs, memory, over, scope) for pairs in jumps.values())
 
 
-def _about_jump(pairs: Sequence[tuple[GridRow, GridRow]], memory: str, over: str, scope: Scope) -> Anomaly:
+def _about_jump(pairs: Sequence[tuple[Row, Row]], memory: str, over: str, scope: Scope) -> Anomaly:
     """The jumps of one variant along one axis, told by the largest."""
     small, large = max(pairs, key=lambda pair: getattr(pair[1], memory) / getattr(pair[0], memory))
     places = {(after.size, after.batch) for _, after in pairs}

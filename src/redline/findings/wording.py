@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
-from redline.grid.derive import GridRow, unique
+from redline.study.rows import Row
+
+T = TypeVar("T")
 
 
 def milliseconds(seconds: float) -> str:
@@ -66,15 +69,6 @@ def span(values: Iterable[float], *, decimals: int = 2) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def interval(low: float, high: float) -> str:
-    """The 99 % interval of a ratio.
-
-    >>> interval(1.204, 1.35)
-    '99 % interval 1.20 to 1.35'
-    """
-    return f"99 % interval {low:.2f} to {high:.2f}"
-
-
 def cells(count: int, total: int) -> str:
     """How many cells of how many.
 
@@ -95,7 +89,7 @@ class Scope:
     batches: bool
 
     @classmethod
-    def of(cls, rows: Sequence[GridRow]) -> Scope:
+    def of(cls, rows: Sequence[Row]) -> Scope:
         """The axes of those rows."""
         return cls(
             models=len({row.model for row in rows}) > 1,
@@ -103,7 +97,7 @@ class Scope:
             batches=len({row.batch for row in rows}) > 1,
         )
 
-    def place(self, row: GridRow, *, batches: Sequence[int] = (), size: bool = True) -> str:
+    def place(self, row: Row, *, batches: Sequence[int] = (), size: bool = True) -> str:
         """Where that row stands, as in ``resnet18 on cpu at batch 1, 224x224``."""
         model = f"{row.model} on " if self.models else "on "
         text = f"{model}{row.device}"
@@ -121,3 +115,27 @@ def sentence(text: str) -> str:
     first = text[:3] in ("on ", "at ") or text.startswith(("with ", "nothing ", "no "))
     text = text[0].upper() + text[1:] if first else text
     return text if text.endswith(".") else f"{text}."
+
+
+def unique(values: Iterable[T]) -> list[T]:
+    """Each value once, in the order of its first appearance.
+
+    >>> unique([2, 1, 2])
+    [2, 1]
+    """
+    return list(dict.fromkeys(values))
+
+
+def model_only(rows: Sequence[Row]) -> list[Row]:
+    """The rows of one loader, for a model's own time does not ask where its images came from: ``dummy`` if it ran."""
+    loaders = unique(row.loader for row in rows)
+    chosen = "dummy" if "dummy" in loaders else next(iter(loaders), None)
+    return [row for row in rows if row.loader == chosen]
+
+
+def split(rows: Sequence[Row], *fields: str) -> list[list[Row]]:
+    """The rows by those fields, in their order."""
+    found: dict[tuple[object, ...], list[Row]] = {}
+    for row in rows:
+        found.setdefault(tuple(getattr(row, name) for name in fields), []).append(row)
+    return list(found.values())

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from redline.grid.contest import full_precision_peer, paired, undecided, usable
-from redline.grid.derive import GridRow, unique
-from redline.grid.findings import Finding, Rows, Topic, finding, model_only, split
-from redline.grid.scaling import Fit
-from redline.grid.wording import Scope, cells, names, share, span
-from redline.measurement.results import Record
-from redline.measurement.stats import Ratio, Verdict, percentile
+from redline.findings.claims import SAME_BAND, Claim, Verdict, claim_of
+from redline.findings.contest import full_precision_peer, paired, usable
+from redline.findings.findings import Finding, Rows, Topic, finding
+from redline.findings.scaling import Fit
+from redline.findings.wording import Scope, cells, model_only, names, share, span, split, unique
+from redline.measurement.stats import percentile
+from redline.study.records import Run
+from redline.study.rows import Row
 
 #: An exponent whose interval is wider than this says next to nothing.
 _WIDE_EXPONENT = 0.5
@@ -23,13 +24,13 @@ _MANY_COMPARISONS = 50
 _NO_USE = 0.5
 
 
-def effects(run: Record, rows: Rows, fits: Sequence[Fit], scope: Scope) -> Iterator[Finding]:
+def effects(run: Run, rows: Rows, fits: Sequence[Fit], scope: Scope) -> Iterator[Finding]:
     """Lower precisions, growth with batch and pixels, real images, the baseline, and cautions.
 
     Args:
         run: The run's first record.
         rows: All rows, not only those with a time.
-        fits: From :func:`redline.grid.scaling.fit_rows`.
+        fits: From :func:`redline.findings.scaling.fit_rows`.
         scope: Of the rows.
     """
     timed = [row for row in rows if row.time_s is not None]
@@ -38,7 +39,7 @@ def effects(run: Record, rows: Rows, fits: Sequence[Fit], scope: Scope) -> Itera
     yield from _scaling(run, timed, fits, scope)
     yield from _loader(timed, scope)
     yield from _baseline(run, timed, scope)
-    yield from _caution(run, rows, scope)
+    yield from _caution(rows, scope)
 
 
 def _against_full(rows: Rows, scope: Scope, requested: Sequence[str], topic: Topic) -> Iterator[Finding]:
@@ -53,10 +54,10 @@ def _against_full(rows: Rows, scope: Scope, requested: Sequence[str], topic: Top
             yield _about_precision(found, scope, topic)
 
 
-def _about_precision(found: Sequence[tuple[GridRow, GridRow, Ratio]], scope: Scope, topic: Topic) -> Finding:
+def _about_precision(found: Sequence[tuple[Row, Row, Claim]], scope: Scope, topic: Topic) -> Finding:
     row, peer, _ = found[0]
     faster = sum(ratio.verdict == "faster" for _, _, ratio in found)
-    unknown = not faster and any(undecided(ratio.low, ratio.high) for _, _, ratio in found)
+    unknown = not faster and any(not ratio.says_speed for _, _, ratio in found)
     pays = "pays" if faster == len(found) else "pays in part" if faster else "does not pay"
     pays = "cannot be judged" if unknown else pays
     text = f"{scope.place(row, size=False)} {row.requested.upper()} {pays} for {row.title}, against {peer.title}: "
@@ -72,22 +73,28 @@ def _about_precision(found: Sequence[tuple[GridRow, GridRow, Ratio]], scope: Sco
     return finding(topic, text, [r for r, _, _ in found])
 
 
-def _counted(ratios: Sequence[Ratio]) -> str:
-    """How many ratios are faster, level and slower, and by how much."""
+def _counted(claims: Sequence[Claim]) -> str:
+    """How many are faster, the same, slower or not known, and by how much."""
     told = []
-    verdicts: tuple[Verdict, ...] = ("faster", "no difference", "slower")
-    known = [ratio for ratio in ratios if not undecided(ratio.low, ratio.high)]
-    for verdict in verdicts:
-        same = [ratio.value for ratio in known if ratio.verdict == verdict]
-        if same:
-            speed = "" if verdict == "no difference" else f" ({span(same)} times the speed)"
-            told.append(f"{verdict} in {cells(len(same), len(ratios))}{speed}")
-    if len(known) < len(ratios):
-        told.append(f"too disturbed to say in {cells(len(ratios) - len(known), len(ratios))}")
+    for verdict, words in _WORDS:
+        same = [claim.value for claim in claims if claim.verdict == verdict and claim.value is not None]
+        count = sum(claim.verdict == verdict for claim in claims)
+        if count:
+            speed = f" ({span(same)} times the speed)" if verdict in ("faster", "slower") else ""
+            told.append(f"{words} in {cells(count, len(claims))}{speed}")
     return ", ".join(told)
 
 
-def _scaling(run: Record, rows: Rows, fits: Sequence[Fit], scope: Scope) -> Iterator[Finding]:
+_WORDS: tuple[tuple[Verdict, str], ...] = (
+    ("faster", "faster"),
+    ("same", f"the same within {100 * SAME_BAND:.0f} %"),
+    ("slower", "slower"),
+    ("undecided", "not decided"),
+    ("disturbed", "too disturbed to say"),
+)
+
+
+def _scaling(run: Run, rows: Rows, fits: Sequence[Fit], scope: Scope) -> Iterator[Finding]:
     """How time grows: in full for the baseline, as a range for all variants."""
     loader = next((row.loader for row in model_only(rows)), None)
     found: dict[tuple[str, str, str], list[Fit]] = {}
@@ -95,7 +102,7 @@ def _scaling(run: Record, rows: Rows, fits: Sequence[Fit], scope: Scope) -> Iter
         if fit.loader == loader:
             found.setdefault((fit.model, fit.device, fit.over), []).append(fit)
     for same in found.values():
-        baseline = _baseline_name(run, same[0].device)
+        baseline = run.baselines.get(same[0].device)
         variant = baseline if any(fit.variant == baseline for fit in same) else same[0].variant
         yield _about_fits([fit for fit in same if fit.variant == variant], same, rows, scope)
 
@@ -152,21 +159,17 @@ def _loader(rows: Rows, scope: Scope) -> Iterator[Finding]:
             yield finding("loader", f"{text} the model's own time{serial}", series)
 
 
-def _baseline_name(run: Record, device: str) -> str | None:
-    return (run.get("settings", {}).get("baseline") or {}).get(device)
-
-
-def _baseline(run: Record, rows: Rows, scope: Scope) -> Iterator[Finding]:
+def _baseline(run: Run, rows: Rows, scope: Scope) -> Iterator[Finding]:
     for series in split(rows, "model", "device"):
         place = scope.place(series[0], size=False)
-        name = _baseline_name(run, series[0].device)
-        base = [row for row in series if row.verdict == "baseline"]
-        others = [row for row in series if row.verdict != "baseline"]
+        name = run.baselines.get(series[0].device)
+        base = [row for row in series if row.is_baseline]
+        others = [row for row in series if not row.is_baseline and not row.control]
         if not base:
             why = f"the baseline {name} was not measured" if name else "no baseline was named"
             yield finding("baseline", f"{place} {why}, so no speed-up is told", series)
             continue
-        counted = Counter(_verdict(row) for row in others)
+        counted = Counter(claim.verdict if (claim := claim_of(row)) else None for row in others)
         known = [f"{counted[verdict]} {words}" for verdict, words in _VERDICTS if counted[verdict]]
         text = f"{place} against {base[0].title}, the baseline, {names(known)}" if known else ""
         if counted[None]:
@@ -176,31 +179,23 @@ def _baseline(run: Record, rows: Rows, scope: Scope) -> Iterator[Finding]:
             yield finding("baseline", text, base)
 
 
-def _verdict(row: GridRow) -> str | None:
-    if row.speedup_low is not None and row.speedup_high is not None and undecided(row.speedup_low, row.speedup_high):
-        return "undecided"
-    return row.verdict
-
-
-_VERDICTS = (
+_VERDICTS: tuple[tuple[Verdict, str], ...] = (
     ("faster", "cells are faster"),
-    ("no difference", "show no difference"),
+    ("same", f"are the same within {100 * SAME_BAND:.0f} %"),
     ("slower", "are slower"),
-    ("undecided", "are too disturbed to say"),
+    ("undecided", "are not decided"),
+    ("disturbed", "are too disturbed to say"),
 )
 
 
-def _caution(run: Record, rows: Rows, scope: Scope) -> Iterator[Finding]:
+def _caution(rows: Rows, scope: Scope) -> Iterator[Finding]:
     timed = [row for row in rows if row.time_s is not None]
     yield from _smallest_difference(timed)
-    compared = sum(row.verdict in ("faster", "slower", "no difference") for row in timed)
+    compared = sum(claim.says_speed for row in timed if (claim := claim_of(row)))
     if compared >= _MANY_COMPARISONS:
         text = (
             f"Of {compared} comparisons with 99 % intervals, about {math.ceil(compared / 100)} may differ by accident"
         )
-        yield Finding(topic="caution", text=f"{text}.")
-    if run.get("settings", {}).get("repeats") == 1:
-        text = "Each cell ran in one process: how far processes differ is not known here, only allowed for"
         yield Finding(topic="caution", text=f"{text}.")
     if scope.batches or scope.sizes:
         text = (
@@ -213,9 +208,7 @@ def _caution(run: Record, rows: Rows, scope: Scope) -> Iterator[Finding]:
         titles = names(row.title for row in tf32)
         text = f"{titles} ran TF32, products with an 11-bit significand: part of the speed is precision given up"
         yield finding("caution", text, tf32)
-    unknown = [
-        row for row in timed if row.verdict != "baseline" and (row.top1_agreement, row.relative_error) == (None, None)
-    ]
+    unknown = [row for row in timed if not row.is_baseline and (row.top1_agreement, row.relative_error) == (None, None)]
     if unknown:
         text = f"the answers of {names(row.title for row in unknown)} were not compared with the baseline's"
         yield finding("caution", text[0].upper() + text[1:], unknown)
@@ -230,9 +223,7 @@ def _caution(run: Record, rows: Rows, scope: Scope) -> Iterator[Finding]:
 def _smallest_difference(rows: Rows) -> Iterator[Finding]:
     """Below which difference the run cannot tell two variants apart."""
     for series in split(rows, "device"):
-        widths = [
-            math.sqrt(row.speedup_high / row.speedup_low) - 1 for row in series if row.speedup_high and row.speedup_low
-        ]
+        widths = [math.exp(row.ratio.half_width) - 1 for row in series if row.ratio is not None]
         if not widths:
             continue
         least, most = median(widths), percentile(widths, 90)

@@ -1,1 +1,0 @@
-"""The benchmark grid: model x variant x device x loader x batch x size, from its cells to what they mean."""

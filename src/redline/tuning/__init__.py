@@ -1,1 +1,0 @@
-"""All variants, verified and measured, and the one that is recommended."""
