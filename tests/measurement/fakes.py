@@ -137,3 +137,24 @@ class OnGpu(Doubler):
 def make_on_gpu(megabytes: int) -> OnGpu:
     """What a worker calls."""
     return OnGpu(megabytes)
+
+
+def make_with_runtime(megabytes: int) -> Doubler:
+    """A session whose process has a runtime's libraries."""
+    import onnxruntime  # noqa: F401
+
+    return Doubler(megabytes)
+
+
+class Mapped(Doubler):
+    """Reads a file that it maps, as runtimes read weights."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.weights = np.memmap(path, np.uint8, "r")
+        self.total = int(self.weights.sum(dtype=np.int64))
+
+
+def make_mapping(path: str) -> Doubler:
+    """What a worker calls."""
+    return Mapped(path)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 from tests.measurement.test_worker import X, source
 
+from redline.core.plain import from_plain, to_plain
 from redline.measurement import gpu_state, memory
 from redline.measurement.memory import Memory, MemoryWatch
 from redline.measurement.worker import Worker
@@ -68,7 +71,7 @@ def test_without_a_gpu_nothing_is_told_of_one() -> None:
     with Worker(source("make_greedy", megabytes=0)) as worker:
         found = worker.memory()
     assert (found.device_peak_bytes, found.device_source, found.allocator_peak_bytes) == (None, None, None)
-    assert Memory(**found.to_json()) == found
+    assert from_plain(Memory, to_plain(found), where="here") == found
 
 
 @pytest.fixture
@@ -100,10 +103,10 @@ def test_a_worker_that_died_still_has_its_figures() -> None:
         assert worker.memory().private_peak_bytes > 0
 
 
-def test_swapped_memory_counts_and_shared_memory_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swapped_memory_counts_and_clean_pages_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     rollup = "55-7f ---p 0 [rollup]\nRss: 100 kB\nShared_Clean: 30 kB\nPrivate_Dirty: 60 kB\nPrivate_Hugetlb: 8 kB\n"
     monkeypatch.setattr(memory.Path, "read_text", lambda self: rollup + "Private_Clean: 10 kB\nSwapPss: 5 kB\n")
-    assert memory._usage(1) == (83 * 1024, 30 * 1024)
+    assert memory._usage(1) == (73 * 1024, 40 * 1024)
 
 
 def test_a_system_without_proc_is_asked_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,4 +119,34 @@ def test_a_system_without_proc_is_asked_otherwise(monkeypatch: pytest.MonkeyPatc
     watch = MemoryWatch(os.getpid())
     with watch.noting_peak():
         pass
-    assert watch.result() == Memory(private_peak_bytes=700, private_before_bytes=700, rss_peak_bytes=700)
+    assert watch.result() == Memory(
+        private_peak_bytes=700, private_before_bytes=700, rss_peak_bytes=700, libraries_bytes=200
+    )
+
+
+@on_linux
+def test_the_first_of_two_twins_needs_no_more_than_the_second() -> None:
+    """Whoever maps a library first has its clean pages for itself until the next comes."""
+    found = []
+    with ExitStack() as stack:
+        for _ in range(2):
+            worker = stack.enter_context(Worker(source("make_with_runtime", megabytes=60)))
+            worker.prepare(1, [X], limit_s=0.0)
+            worker.time(1, duration_s=0.0, min_calls=2)
+            found.append(worker.memory().private_peak_bytes)
+    assert found[0] == pytest.approx(found[1], rel=0.05)
+
+
+@on_linux
+def test_a_file_of_the_models_own_counts_and_no_other(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.bin"
+    with weights.open("wb") as file:
+        file.write(os.urandom(80_000_000))
+        file.flush()
+        os.fsync(file.fileno())  # pages that are not on the disk yet are dirty, whoever maps them
+    sizes = []
+    for own in ((), (weights,)):
+        with Worker(source("make_mapping", path=str(weights)), own_files=own) as worker:
+            worker.prepare(1, [X], limit_s=0.0)
+            sizes.append(worker.memory().private_peak_bytes)
+    assert sizes[1] - sizes[0] == pytest.approx(80e6, rel=0.05)

@@ -11,7 +11,6 @@ from tests.measurement.fakes import Doubler
 
 from redline.core.errors import WorkerError
 from redline.core.session import Session
-from redline.measurement.interleave import Schedule, Window, interleave
 from redline.measurement.latency import time_calls, warm_up
 from redline.measurement.worker import (
     Json,
@@ -127,24 +126,6 @@ def test_a_window_ends_early_at_its_most_calls() -> None:
 
 def test_a_step_runs_in_a_process_of_its_own() -> None:
     assert call_in_fresh_process(source("add", a=1, b=2), timeout_s=60) == 3
-
-
-def test_rounds_are_interleaved_and_a_death_costs_one_variant() -> None:
-    windows: list[Window] = []
-    failures: dict[str, str] = {}
-    with Worker(source()) as healthy, Worker(source(die_at=40)) as doomed:
-        workers: Mapping[str, Worker] = {"healthy": healthy, "doomed": doomed}
-        for worker in workers.values():
-            worker.prepare(1, [X], limit_s=0.0)
-        schedule = Schedule(rounds=4, window_s=0.0, min_calls=20)
-        done = {("healthy", 0)}
-        interleave(
-            workers, 1, schedule, done=done, on_window=windows.append, on_failure=lambda n, r: failures.update({n: r})
-        )
-    assert [w.round for w in windows if w.variant == "healthy"] == [1, 2, 3]
-    assert len([w for w in windows if w.variant == "doomed"]) < 4
-    assert failures.keys() == {"doomed"}
-    assert all(len(window.samples_s) == 20 for window in windows)
 
 
 class Clock:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 
@@ -20,12 +19,14 @@ class Memory:
     """Memory of one worker process, bytes.
 
     Attributes:
-        private_peak_bytes: The most that the process had for itself alone (USS: unique set size; what of it was
-            swapped out with it) while it loaded, warmed up and was timed. Shared libraries that others map too are
-            not in it, nor are inputs that the parent maps too; it is a size and not a difference, so it cannot be
-            negative. Seen by polling, and by the kernel's own high-water mark, which sees what is over between two
-            polls.
-        private_before_bytes: USS of the same process before it loaded anything.
+        private_peak_bytes: The most that the process wrote for itself (private dirty pages and what of them was
+            swapped out) while it loaded, warmed up and was timed, and the pages of its model's own files that it
+            maps. Clean pages of libraries are not in it: the kernel calls them private as long as nobody else maps
+            them, so that whoever came first would seem to need them all. Nor are inputs that the parent maps too. It
+            is a size and not a difference, so it cannot be negative. Seen by polling, and bounded by the kernel's own
+            high-water mark, which sees what is over between two polls.
+        private_before_bytes: The same before it loaded anything.
+        libraries_bytes: What else was resident at the end: libraries and other files, whoever maps them.
         rss_peak_bytes: The kernel's own high-water mark of everything resident; no polling can miss it.
         device_peak_bytes: The most of a GPU's memory that the process had, its context with it, seen by polling;
             None without a GPU, or where the driver does not say.
@@ -37,20 +38,25 @@ class Memory:
     private_peak_bytes: int
     private_before_bytes: int
     rss_peak_bytes: int
+    libraries_bytes: int | None = None
     device_peak_bytes: int | None = None
     device_source: str | None = None
     allocator_peak_bytes: int | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
 
 
 class MemoryWatch:
     """Watches one process from outside, so that the process's own time is not spent on it."""
 
-    def __init__(self, pid: int, *, cuda_device: int | None = None) -> None:
+    def __init__(self, pid: int, *, cuda_device: int | None = None, own_files: Sequence[Path] = ()) -> None:
+        """Begin to watch.
+
+        Args:
+            pid: Of the process.
+            cuda_device: CUDA's number of the GPU whose memory counts too.
+            own_files: The model's own: what the process maps of them is its own memory.
+        """
         self._pid = pid
+        self._own_files = frozenset(str(path.resolve()) for path in own_files)
         self._cuda_device = cuda_device
         self._device_peak: int | None = None
         self._peak = self._shared = self._rss_peak = self._high_seen = 0
@@ -98,10 +104,12 @@ class MemoryWatch:
 
     def result(self) -> Memory:
         """What was seen so far."""
+        own = _clean_bytes_of(self._pid, self._own_files)
         return Memory(
-            private_peak_bytes=self._peak,
+            private_peak_bytes=self._peak + own,
             private_before_bytes=self._before,
             rss_peak_bytes=max(self._rss_peak, _high_water_mark(self._pid), self._peak),
+            libraries_bytes=max(_usage(self._pid)[1] - own, 0) or None,
             device_peak_bytes=self._device_peak,
             device_source=None if self._device_peak is None else "nvml process",
         )
@@ -133,13 +141,14 @@ class MemoryWatch:
 
 
 def _usage(pid: int) -> tuple[int, int]:
-    """Bytes that a process has for itself, swapped out or not, and bytes that it shares; zeros when it has ended."""
+    """Bytes that a process wrote for itself, swapped out or not, and what else is resident; zeros when it has ended."""
     try:
         sizes = _sizes(Path(f"/proc/{pid}/smaps_rollup").read_text())
     except OSError:
         return _portable_usage(pid)
-    private = sum(size for name, size in sizes.items() if name.startswith("Private_"))
-    return private + sizes.get("SwapPss", 0), sizes.get("Shared_Clean", 0) + sizes.get("Shared_Dirty", 0)
+    dirty = sizes.get("Private_Dirty", 0)
+    beside = sizes.get("Private_Hugetlb", 0) + sizes.get("SwapPss", 0)  # neither is among what is resident
+    return dirty + beside, max(sizes.get("Rss", 0) - dirty, 0)
 
 
 def _portable_usage(pid: int) -> tuple[int, int]:
@@ -148,6 +157,24 @@ def _portable_usage(pid: int) -> tuple[int, int]:
     except psutil.Error:
         return 0, 0
     return int(found.uss), max(int(found.rss) - int(found.uss), 0)
+
+
+def _clean_bytes_of(pid: int, files: Collection[str]) -> int:
+    """Clean resident bytes of those files that a process maps; a private copy of a page is counted elsewhere."""
+    if not files:
+        return 0
+    try:
+        lines = Path(f"/proc/{pid}/smaps").read_text().splitlines()
+    except OSError:
+        return 0
+    total, inside = 0, False
+    for line in lines:
+        words = line.split()
+        if words and not words[0].endswith(":"):  # the head of a mapping: its path, if it has one, is the sixth word
+            inside = len(words) > 5 and line.split(None, 5)[5].strip() in files
+        elif inside and words[0] in ("Private_Clean:", "Shared_Clean:"):
+            total += int(words[1]) * 1024
+    return total
 
 
 def _high_water_mark(pid: int) -> int:

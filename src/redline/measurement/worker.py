@@ -99,7 +99,7 @@ class Worker:
         """
         self._child = ChildProcess(source, timeout_s=timeout_s)
         self._on_gpu = cuda_device is not None
-        self._watch = MemoryWatch(self._child.pid, cuda_device=cuda_device)
+        self._watch = MemoryWatch(self._child.pid, cuda_device=cuda_device, own_files=own_files)
         self._noting_peak: Callable[[], AbstractContextManager[None]] = self._watch.noting_peak
         try:
             with self._watch.polling():
