@@ -413,7 +413,7 @@ def main() -> int:
     parser.add_argument("--draws", type=int, default=12000, help="Runs drawn for each process effect and load.")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    before = perf_counter()
+    before, judged_by = perf_counter(), commit()
     found = []
     for one in cases(args.draws):
         found.append(one)
@@ -424,7 +424,7 @@ def main() -> int:
             "benchmark": "coverage",
             "command": " ".join(["python", "benchmarks/coverage.py", *sys.argv[1:]]),
             "what": "simulated runs, judged by Redline's own functions; shares with 95 % Clopper-Pearson intervals",
-            "commit": commit(),
+            "commit": judged_by,
             "threads": os.environ.get("OMP_NUM_THREADS"),
             "redline": redline.__version__,
             "draws": args.draws,
