@@ -387,7 +387,11 @@ def compare_rows(slower: Row, faster: Row, twin: Row | None = None) -> tuple[Rat
         twin: What the first was entered as a second time.
     """
     phase: Phase = "confirm" if faster.confirmed and slower.confirmed else "screen"
-    return _ratio(slower, faster, phase, twin), _evidence(slower, faster, phase, twin)
+    evidence = _evidence(slower, faster, phase, twin)
+    if evidence.control is None:  # that of their group, which they were set against before
+        told = [row.evidence.control for row in (faster, slower) if row.evidence is not None]
+        evidence = replace(evidence, control=next((control for control in told if control is not None), None))
+    return _ratio(slower, faster, phase, twin), evidence
 
 
 def _memory_sound(baseline: Row, control: Row | None) -> bool | None:
