@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 
 from redline.cli.common import JsonFlag, QuietFlag, console, listening, parse_sizes, print_json, print_plan
 from redline.cli.common import study_values as values_of
@@ -104,22 +103,14 @@ def _interpreter(text: str) -> tuple[str, str]:
 
 
 def _print_study(study: Study, out: Path, *, as_json: bool) -> None:
+    from redline.cli.report import print_study
     from redline.findings.conclusions import found_in
-    from redline.reporting.terminal import study_table
 
-    found = found_in(study)
     if as_json:
         outcomes = [row.outcome for row in study.rows]
         counts = {outcome: outcomes.count(outcome) for outcome in ("measured", "skipped", "failed")}
-        print_json({"out": out, "cells": len(study.rows), **counts, "warnings": found.warnings})
+        print_json({"out": out, "cells": len(study.rows), **counts, "warnings": found_in(study).warnings})
         return
-    console.print(study_table(study))
-    for anomaly in found.anomalies:
-        console.print(f"[yellow]Odd:[/] {escape(anomaly.text)} {anomaly.cause}")
-    for warning in found.warnings:
-        console.print(f"[yellow]Warning:[/] {escape(warning)}")
-    console.print()
-    for recommendation in found.recommendations:
-        console.print(f"[bold]{escape(recommendation.goal)}:[/] {escape(recommendation.text)}")
+    print_study(study)
     told = f"\nResults: {out}. For the report: redline report {out} -o {out.with_suffix('.html')}"
     console.print(told, markup=False, soft_wrap=True)

@@ -24,7 +24,7 @@ def compare_command(
     Example: `redline compare before.jsonl after.jsonl --fail-on-regression 5%`
     """
     import redline
-    from redline.grid.compare import regressions
+    from redline.findings.compare import regressions
     from redline.reporting.comparison_terminal import comparison_table
 
     limit = parse_share(fail_on_regression) if fail_on_regression else None

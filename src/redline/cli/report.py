@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from redline.cli.common import JsonFlag, console, print_json
 
 if TYPE_CHECKING:
-    from redline.grid.rows import GridStudy
     from redline.loadtesting.summary import Summary
-    from redline.measurement.summary import Study
+    from redline.study.rows import Study
 
 
 def report_command(
     run: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="What redline tune, bench or loadtest wrote; or parts of one grid."),
+        typer.Argument(
+            metavar="RUN...",
+            help="What tune, bench or loadtest wrote, a file or a folder; or parts of one grid.",
+        ),
     ],
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The file to write: .html, .md or .csv; without it, a table.")
@@ -30,46 +32,37 @@ def report_command(
     Example: `redline report out/results.jsonl -o report.html`
     """
     from redline.commands.report import report
-    from redline.grid.rows import GridStudy
+    from redline.findings.conclusions import found_in
     from redline.loadtesting.summary import Summary
+    from redline.reporting.table import for_machines
 
     study = report(run, out)
     if as_json:
-        print_json(_as_json(study))
+        print_json(study.to_json() if isinstance(study, Summary) else for_machines(study, found_in(study)))
     elif out is not None:
         console.print(f"wrote {out}", markup=False, soft_wrap=True)
-    elif isinstance(study, GridStudy):
-        _print_grid(study)
     elif isinstance(study, Summary):
         _print_loadtest(study)
     else:
-        from redline.reporting.table import terminal_table
-
-        console.print(terminal_table(study))
+        print_study(study)
 
 
-def _as_json(study: Study | GridStudy | Summary) -> dict[str, Any]:
-    from redline.grid.rows import GridStudy
-    from redline.loadtesting.summary import Summary
-    from redline.reporting.grid_table import for_machines
-    from redline.reporting.table import values_of
+def print_study(study: Study) -> None:
+    """The table of a study, and what is said of it."""
+    from redline.findings.conclusions import found_in
+    from redline.reporting.terminal import study_table
 
-    if isinstance(study, GridStudy):
-        return for_machines(study)
-    if isinstance(study, Summary):
-        return study.to_json()
-    return {"rows": [values_of(row) for row in study.rows], "conclusion": study.conclusion}
-
-
-def _print_grid(study: GridStudy) -> None:
-    from redline.reporting.grid_terminal import grid_table
-
-    console.print(grid_table(study))
-    told = [("Odd", f"{anomaly.text} {anomaly.cause}") for anomaly in study.anomalies]
-    told += [("Warning", warning) for warning in study.warnings]
-    told += [(item.goal, item.text) for item in study.conclusions.recommendations]
+    console.print(study_table(study))
+    found = found_in(study)
+    told = [("Odd", f"{anomaly.text} {anomaly.cause}") for anomaly in found.anomalies]
+    told += [("Warning", warning) for warning in found.warnings]
+    if study.conclusion is None:
+        told += [(item.goal, item.text) for item in found.recommendations]
     for label, text in told:
         console.print(f"\n{label}: {text}", markup=False, soft_wrap=True)
+    if study.conclusion is not None:
+        console.print(f"\n{study.conclusion.headline}", style="bold", markup=False)
+        console.print(" ".join(study.conclusion.sentences), markup=False)
 
 
 def _print_loadtest(summary: Summary) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from redline.cli.common import JsonFlag, QuietFlag, console, listening, parse_size, parse_sizes, print_json, print_plan
 from redline.cli.common import study_values as values_of
@@ -91,10 +90,9 @@ def tune_command(
 
 
 def _print_result(result: object, out: Path, *, as_json: bool) -> int:
+    from redline.cli.report import print_study
     from redline.commands.tune import TuneResult
     from redline.core.plain import to_plain
-    from redline.findings.conclusions import found_in
-    from redline.reporting.terminal import study_table
 
     if not isinstance(result, TuneResult) or result.study.conclusion is None:
         return 1
@@ -104,12 +102,7 @@ def _print_result(result: object, out: Path, *, as_json: bool) -> int:
         told = plain if isinstance(plain, dict) else {}
         print_json({**told, "best": result.best, "report": result.report, "out": out})
         return 0 if conclusion.gate_passed else 1
-    console.print(study_table(result.study))
-    for warning in found_in(result.study).warnings:
-        console.print(f"[yellow]Warning:[/] {escape(warning)}")
-    console.print(f"\n[bold]{escape(conclusion.headline)}[/]")
-    for sentence in conclusion.sentences:
-        console.print(sentence, markup=False)
+    print_study(result.study)
     console.print(f"\nReport: {result.report or out / 'report.md'}", markup=False, soft_wrap=True)
     if result.best:
         console.print(f"Deploy: {result.best}", markup=False, soft_wrap=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from redline.grid.compare import CellChange, Comparison
+from redline.findings.claims import interval_text, ratio_text
+from redline.findings.compare import CellChange, Comparison
 from redline.reporting import formats
 
 _STYLES = {"slower": "red", "faster": "green"}
@@ -20,16 +21,21 @@ def comparison_table(comparison: Comparison) -> Table:
     table.add_column("", no_wrap=True)
     for change in comparison.cells:
         # As Text, so that square brackets in a user's names are not read as markup.
-        table.add_row(*[Text(text) for text in _words(change)], style=_STYLES.get(change.verdict or "", ""))
+        table.add_row(
+            *[Text(text) for text in _words(change)],
+            style=_STYLES.get(change.claim.verdict if change.claim else "", ""),
+        )
     return table
 
 
 def _words(change: CellChange) -> tuple[str, ...]:
     times = (_ms(row.time_s) for row in (change.before, change.after))
-    if change.ratio is None or change.low is None or change.high is None:
+    ratio, claim = change.time_ratio, change.claim
+    if ratio is None or claim is None:
         return (change.cell, *times, formats.DASH, formats.DASH, change.note or "")
-    interval = f"{change.low:.2f} to {change.high:.2f}"
-    return (change.cell, *times, f"{change.ratio:.2f}", interval, change.verdict or "")
+    value = ratio_text(ratio.value, ratio.low, ratio.high)
+    told = "; ".join(text for text in (claim.verdict, change.note) if text)
+    return (change.cell, *times, value, interval_text(ratio.low, ratio.high), told)
 
 
 def _ms(seconds: float | None) -> str:

@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Protocol
 
-from redline.measurement.summary import SAMPLES_FOR_P99, Row
+from redline.findings.claims import ratio_text
+from redline.study.rows import SAMPLES_FOR_P99, Row
 
 DASH = "–"
 P99_SAMPLES = SAMPLES_FOR_P99
-
-
-class Compared(Protocol):
-    """A row that was compared with a baseline."""
-
-    @property
-    def speedup(self) -> float | None:
-        """Times as fast as the baseline."""
-
-    @property
-    def verdict(self) -> str | None:
-        """What that means: faster, slower, no difference, or the baseline itself."""
 
 
 def digits(value: float | None, significant: int = 3) -> str:
@@ -162,32 +150,20 @@ def interval(low: float | None, high: float | None) -> str:
     return f"{low:.{decimals}f}–{high:.{decimals}f}"
 
 
-def verdict(row: Compared) -> str:
-    """What the speed-up means, in words: the ratio is only a claim when its interval leaves 1 out."""
-    match row.verdict:
-        case "baseline":
-            return "baseline"
-        case "no difference":
-            return "no difference"
-        case "faster" if row.speedup is not None:
-            return f"{times(row.speedup)} faster"
-        case "slower" if row.speedup:
-            return f"{times(1 / row.speedup)} slower"
-        case _:
-            return DASH
+def precise_ms(row: Row, value_s: float | None) -> str:
+    """Milliseconds with no more digits than the spread between a row's processes bears.
 
-
-def p99(row: Row, decimals: int | None = None) -> str:
-    """The 99th percentile in milliseconds, or how many samples there were where they are too few for one."""
-    if row.samples < P99_SAMPLES:
-        return f"n={row.samples}" if row.samples else DASH
-    return milliseconds(row.p99_s, decimals)
+    The middle half of the processes' means is what the last digit may not undercut.
+    """
+    means = [sum(kept) / len(kept) for p in row.processes if (kept := [s for s in p.means_s if s is not None])]
+    if value_s is None or len(means) < 2:
+        return milliseconds(value_s)
+    half = (max(means) - min(means)) / 2
+    return ratio_text(1e3 * value_s, 1e3 * (value_s - half), 1e3 * (value_s + half))
 
 
 def gate(row: Row) -> str:
     """Whether the answers were good enough, or why not."""
-    if row.status != "ok":
-        return f"{row.status}: {row.reason or 'no reason was recorded'}"
     if row.passed is None:
         return "not verified"
     return "passed" if row.passed else f"not passed: {row.gate_reason or 'no reason was recorded'}"

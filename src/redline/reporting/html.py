@@ -1,34 +1,115 @@
-"""A study as one HTML page that needs nothing but a browser: no network, no other file."""
+"""A grid as one HTML page that needs nothing but a browser: no network, no other file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from redline.core.files import write_whole
-from redline.measurement.summary import Row, Study
-from redline.reporting import formats, plots
-from redline.reporting.conditions import conditions, skipped_files
-from redline.reporting.page import Bar, Fact, render
-from redline.reporting.table import Cells, baseline_row, baseline_title, recommended_row, rows_at, table_rows
+from redline.findings.claims import claim_of, interval_text, ratio_text, speed_text
+from redline.findings.conclusions import Findings, found_in
+from redline.findings.recommend import scarce_bytes
+from redline.findings.scaling import Fit
+from redline.reporting import formats
+from redline.reporting.answers import (
+    anomaly_text,
+    answer,
+    choices,
+    crossed,
+    label,
+    sentence,
+    topics,
+    usual_picks,
+    usual_size,
+)
+from redline.reporting.conditions import baseline_title, device_names, methods, skipped_files, study_conditions
+from redline.reporting.page import Bar, Drawn, Fact, Specs, draw, render
+from redline.reporting.panels import (
+    HeatMap,
+    LoaderBars,
+    PartBar,
+    heat_map,
+    limit_bars,
+    loader_bars,
+    memory_bars,
+    time_bars,
+)
+from redline.reporting.plots import Look, batch_spec, lines_in_words, looks, size_spec
+from redline.reporting.scatter import Cost, latency_spec, pareto_spec, quality_of
+from redline.reporting.table import Cells, table_lines, tally, why_not
+from redline.study.rows import Row, Study
 
-_COSTS: tuple[tuple[plots.Cost, str], ...] = (("latency", "latency"), ("memory", "memory"), ("size", "size"))
+_ODD_AT_ONCE = 6
+"""Anomalies that are shown before the rest is folded away."""
+_MOST_FACTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """All that is shown for one batch size; plots are keys into the page's specifications."""
+class AtSize:
+    """What is shown of one device at one image size."""
+
+    size: str
+    time: Drawn | None
+    throughput: Drawn | None
+    fits: tuple[Fit, ...]
+    points: tuple[AtPoint, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtPoint:
+    """What is shown of one device at one image size and batch.
+
+    Attributes:
+        missing: Titles of what has no numbers, and why.
+        costs: Plots of answers against a cost, with the cost's name; of a tune alone.
+        calls: Every call of every variant; of a tune alone.
+    """
 
     batch: int
-    cells: tuple[Cells, ...]
-    fastest: float
-    pareto: tuple[tuple[str, str], ...]
-    latency: str | None
+    costs: tuple[tuple[Drawn, str], ...]
+    calls: Drawn | None
+    times: tuple[Bar, ...]
+    device_memory: tuple[PartBar, ...]
+    host_memory: tuple[PartBar, ...]
     limits: tuple[Bar, ...]
-    memory: tuple[Bar, ...]
-    sizes: tuple[Bar, ...]
+    loaders: tuple[LoaderBars, ...]
+    missing: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AtBatch:
+    """What is shown of one device at one batch."""
+
+    batch: int
+    plot: Drawn
+    fits: tuple[Fit, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OnDevice:
+    """What is shown of one device."""
+
+    device: str
+    name: str
+    loader: str
+    baseline: str
+    key: tuple[Look, ...]
+    heat: HeatMap | None
+    sizes: tuple[AtSize, ...]
+    batches: tuple[AtBatch, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OfModel:
+    """What is shown of one model; each of ``tables`` is an image size, its lines and how they came out."""
+
+    model: str
+    devices: tuple[OnDevice, ...]
+    sizes: tuple[str, ...]
+    batches: tuple[int, ...]
+    chosen: tuple[str, str, str]
+    tables: tuple[tuple[str, tuple[Cells, ...], str], ...]
 
 
 def write_html(study: Study, out: Path) -> None:
@@ -42,99 +123,209 @@ def write_html(study: Study, out: Path) -> None:
 
 def page(study: Study) -> str:
     """The text that :func:`write_html` writes."""
-    specs: dict[str, Any] = {}
-    panels = tuple(_panel(study, batch, specs) for batch in study.batches)
-    best = recommended_row(study)
+    specs: Specs = {}
+    found = found_in(study)
+    parts = _Page(study, found, specs)
+    best = next((row for row in study.rows if row.recommended), None)
     context = {
         "study": study,
-        "run": study.run,
-        "name": str(study.run.get("model", {}).get("name", "model")),
+        "found": found,
         "best": best,
+        "claim": claim_of(best) if best else None,
+        "claims": _CLAIMS,
         "versus": _versus(study, best),
-        "facts": _facts(study, best),
-        "elsewhere": [row for row in study.rows if row.recommended and row is not best and row.p50_s],
-        "baseline": baseline_title(study),
-        "labelled": any(row.accuracy is not None for row in study.rows),
-        "panels": panels,
-        "conditions": conditions(study),
+        "losers": _losers(study),
         "skipped": skipped_files(study),
-        "titles": {row.variant: row.title for row in study.rows},
+        "run": study.run,
+        "name": name_of(study),
+        "devices": device_names(study),
+        "tally": tally(study.rows),
+        "answer": sentence(answer(study, found)),
+        "facts": _facts(study, best) or tuple(pick.fact for pick in usual_picks(study, found)[:_MOST_FACTS]),
+        "choices": () if study.conclusion else choices(study, found),
+        "topics": topics(study, found),
+        "models": tuple(parts.of_model(model, number) for number, model in enumerate(study.models)),
+        "anomaly_text": anomaly_text,
+        "crossed": crossed,
+        "label": label,
+        "odd_at_once": _ODD_AT_ONCE,
+        "columns": _columns(study.rows),
+        "conditions": study_conditions(study),
+        "methods": methods(study),
         "specs": specs,
     }
-    return render("report.html.j2", context, styles=["report.css"], scripts=["report.js"])
+    return render("study.html.j2", context, styles=["report.css", "study.css"], scripts=["report.js", "study.js"])
 
 
-def _panel(study: Study, batch: int, specs: dict[str, Any]) -> Panel:
-    rows = rows_at(study, batch)
-    quality = plots.quality_of(rows, study.run.get("settings", {}))
-    pareto = []
-    for cost, label in _COSTS:
-        spec = plots.pareto_spec(rows, quality, cost=cost)
-        if spec is not None:
-            specs[f"pareto-{batch}-{cost}"] = spec
-            pareto.append((f"pareto-{batch}-{cost}", label))
-    latency = plots.latency_spec(rows)
-    if latency is not None:
-        specs[f"latency-{batch}"] = latency
-    return Panel(
-        batch=batch,
-        cells=table_rows(study, batch),
-        fastest=max((row.speedup_high or row.speedup or 0.0 for row in rows), default=0.0) or 1.0,
-        pareto=tuple(pareto),
-        latency=f"latency-{batch}" if latency is not None else None,
-        limits=_limits(study, rows),
-        memory=_bars(rows, lambda row: row.private_peak_bytes),
-        sizes=_bars(rows, lambda row: row.size_bytes),
-    )
+def name_of(study: Study) -> str:
+    """What the grid is about."""
+    return study.run.name or ", ".join(study.models) or "a study"
 
 
-def _limits(study: Study, rows: Sequence[Row]) -> tuple[Bar, ...]:
-    known = sorted((row for row in rows if row.share_of_limit is not None), key=lambda row: -(row.share_of_limit or 0))
-    bars = []
-    for row in known:
-        share = row.share_of_limit or 0.0
-        if row.limit_by == "memory":
-            limit = f"memory, {formats.digits(study.bandwidth)} GB/s"
-        else:
-            limit = f"{row.precision} arithmetic, {formats.digits(study.ceilings.get(row.precision))} GFLOP/s"
-        bars.append(
-            Bar(
-                title=row.title,
-                percent=100 * min(share, 1.0),
-                value=formats.percent(share, 0),
-                aside=f"of {limit}",
-                recommended=row.recommended,
+def _columns(rows: Sequence[Row]) -> dict[str, bool]:
+    """Which columns have anything to show."""
+    return {
+        "loader": any(row.pipeline_s is not None for row in rows),
+        "agreement": any(row.top1_agreement is not None for row in rows),
+        "accuracy": any(row.accuracy is not None for row in rows),
+        "gate": any(row.passed is not None for row in rows),
+    }
+
+
+_CLAIMS = {"interval": interval_text, "ratio": ratio_text, "speed": speed_text}
+_COSTS: tuple[tuple[Cost, str], ...] = (("latency", "latency"), ("memory", "memory"), ("size", "size"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """The parts of one page; ``specs`` gets its plots."""
+
+    study: Study
+    found: Findings
+    specs: Specs
+
+    def of_model(self, model: str, number: int) -> OfModel:
+        """Everything of one model."""
+        study = self.study
+        rows = study.at(model=model)
+        devices = tuple(dict.fromkeys(row.device for row in rows))
+        sizes = tuple(dict.fromkeys(row.size for row in rows))
+        batches = tuple(sorted({row.batch for row in rows}))
+        best = next((row.batch for row in rows if row.recommended), batches[len(batches) // 2])
+        return OfModel(
+            model=model,
+            devices=tuple(self._on_device(model, device, f"{number}-{device}") for device in devices),
+            sizes=sizes,
+            batches=batches,
+            chosen=("cuda" if "cuda" in devices else devices[0], usual_size(rows), str(best)),
+            tables=tuple(
+                (size, table_lines(study, model, size), tally(study.at(model=model, size=size))) for size in sizes
+            ),
+        )
+
+    def _on_device(self, model: str, device: str, prefix: str) -> OnDevice:
+        study = self.study
+        every = study.at(model=model, device=device)
+        # The model's own time hardly depends on the loader, so the plots show one of them and the tables both.
+        loader = "dummy" if any(row.loader == "dummy" for row in every) else every[0].loader
+        rows = tuple(row for row in every if row.loader == loader)
+        drawn = looks([row for row in rows if not row.control])
+        fits = [fit for fit in self.found.fits if (fit.model, fit.device, fit.loader) == (model, device, loader)]
+        at_sizes = []
+        for size in dict.fromkeys(row.size for row in every):
+            here = tuple(row for row in rows if row.size == size and not row.control)
+            words = lines_in_words(here, over="batch", at=lambda row: float(row.batch))
+            time, throughput = (
+                draw(
+                    self.specs,
+                    f"{prefix}-{show}-{size}",
+                    batch_spec(here, drawn, show="time" if show == "time" else "throughput"),
+                    f"{show} against batch: {words}",
+                )
+                for show in ("time", "throughput")
             )
+            at_sizes.append(
+                AtSize(
+                    size=size,
+                    time=time,
+                    throughput=throughput,
+                    fits=tuple(fit for fit in fits if fit.over == "batch" and fit.fixed == size),
+                    points=self._points([row for row in every if row.size == size], loader, f"{prefix}-{size}"),
+                )
+            )
+        return OnDevice(
+            device=device,
+            name=device_names(study).get(device, device),
+            loader=loader,
+            baseline=baseline_title(study, device),
+            key=tuple(drawn.values()),
+            heat=heat_map(study, model=model, device=device, loader=loader) if self._is_grid else None,
+            sizes=tuple(at_sizes),
+            batches=self._at_batches([row for row in rows if not row.control], drawn, fits, prefix),
         )
-    return tuple(bars)
+
+    @property
+    def _is_grid(self) -> bool:
+        return self.study.run.purpose != "tune" or len(self.study.batches) > 2
+
+    def _at_batches(
+        self, rows: Sequence[Row], drawn: dict[str, Look], fits: Sequence[Fit], prefix: str
+    ) -> tuple[AtBatch, ...]:
+        found = []
+        for batch in sorted({row.batch for row in rows}):
+            here = tuple(row for row in rows if row.batch == batch)
+            words = lines_in_words(here, over="size", at=lambda row: float(row.height * row.width))
+            spec = size_spec(here, drawn)
+            plot = draw(self.specs, f"{prefix}-pixels-{batch}", spec, f"time against image size: {words}")
+            if plot is not None:
+                own = tuple(fit for fit in fits if fit.over == "pixels" and fit.fixed == f"batch {batch}")
+                found.append(AtBatch(batch=batch, plot=plot, fits=own))
+        return tuple(found)
+
+    def _points(self, rows: Sequence[Row], loader: str, prefix: str) -> tuple[AtPoint, ...]:
+        found = []
+        for batch in sorted({row.batch for row in rows}):
+            here = [row for row in rows if row.batch == batch]
+            shown = [row for row in here if row.loader == loader]
+            own = [row for row in shown if not row.control]
+            on_cpu = shown[0].device == "cpu"
+            found.append(
+                AtPoint(
+                    batch=batch,
+                    costs=self._costs(own, f"{prefix}-{batch}"),
+                    calls=self._calls(shown, f"{prefix}-{batch}"),
+                    times=time_bars(own),
+                    device_memory=memory_bars(shown, of=lambda row: row.device_bytes, with_weights=True),
+                    host_memory=memory_bars(shown, of=lambda row: row.host_bytes, with_weights=on_cpu),
+                    limits=limit_bars(self.study, own),
+                    loaders=loader_bars(own),
+                    missing=tuple((row.title, sentence(why_not(row))) for row in shown if row.outcome != "measured"),
+                )
+            )
+        return tuple(found)
+
+    def _costs(self, rows: Sequence[Row], prefix: str) -> tuple[tuple[Drawn, str], ...]:
+        """Answers against latency, memory and size; where answers were compared with a gate in mind."""
+        if self.study.run.purpose != "tune":
+            return ()
+        quality = quality_of(rows, self.study.run.settings)
+        plots = [
+            (
+                draw(self.specs, f"{prefix}-{cost}", pareto_spec(rows, quality, cost=cost), f"answers against {name}"),
+                name,
+            )
+            for cost, name in _COSTS
+        ]
+        return tuple((plot, name) for plot, name in plots if plot is not None)
+
+    def _calls(self, rows: Sequence[Row], prefix: str) -> Drawn | None:
+        if self.study.run.purpose != "tune":
+            return None
+        return draw(self.specs, f"{prefix}-calls", latency_spec(rows), "latency distribution of every variant")
 
 
-def _bars(rows: Sequence[Row], value: Callable[[Row], float | None]) -> tuple[Bar, ...]:
-    known = sorted(((size, row) for row in rows if (size := value(row))), key=lambda pair: (pair[0], pair[1].variant))
-    largest = max((size for size, _ in known), default=1.0)
-    return tuple(
-        Bar(
-            title=row.title,
-            percent=100 * size / largest,
-            value=f"{formats.megabytes(size)} MB",
-            aside="",
-            recommended=row.recommended,
-        )
-        for size, row in known
-    )
+def _losers(study: Study) -> tuple[tuple[str, str], ...]:
+    titles = {row.variant: row.title for row in study.rows}
+    losers = study.conclusion.losers if study.conclusion else ()
+    return tuple((titles.get(loser.variant, loser.variant), loser.why) for loser in losers)
+
+
+def _baseline_of(study: Study, best: Row) -> Row | None:
+    point = {"batch": best.batch, "device": best.device, "size": best.size}
+    return next((row for row in study.at(**point) if row.is_baseline and row is not best), None)
 
 
 def _versus(study: Study, best: Row | None) -> tuple[Bar, ...]:
     """The baseline's bar and the recommended one's, on one scale."""
-    base = baseline_row(study, best.batch) if best else None
-    if best is None or base is None or base is best or not base.p50_s or not best.p50_s:
+    base = _baseline_of(study, best) if best else None
+    if best is None or base is None or not base.mean_s or not best.mean_s:
         return ()
-    slowest = max(base.p50_s, best.p50_s)
+    slowest = max(base.mean_s, best.mean_s)
     return tuple(
         Bar(
             title=row.title,
-            percent=100 * (row.p50_s or 0.0) / slowest,
-            value=f"{formats.milliseconds(row.p50_s)} ms",
+            percent=100 * (row.mean_s or 0.0) / slowest,
+            value=f"{formats.precise_ms(row, row.mean_s)} ms",
             aside="",
             recommended=row is best,
         )
@@ -143,34 +334,29 @@ def _versus(study: Study, best: Row | None) -> tuple[Bar, ...]:
 
 
 def _facts(study: Study, best: Row | None) -> tuple[Fact, ...]:
+    """What the recommended variant is, beside what the baseline was."""
     if best is None:
         return ()
-    base = baseline_row(study, best.batch)
-    facts = [_fact("median latency", formats.milliseconds, "ms", best, base, lambda row: row.p50_s)]
+    base = _baseline_of(study, best)
+
+    def fact(label: str, unit: str, text: Callable[[Row], str]) -> Fact:
+        aside = f"from {text(base)} {unit}" if base is not None else ""
+        return Fact(label=label, value=text(best), unit=unit, aside=aside)
+
+    facts = [fact("median latency", "ms", lambda row: formats.precise_ms(row, row.time_s))]
     if best.accuracy is not None:
+        change = f"{formats.points(best.accuracy_drop)} against the original"
         value = formats.percent(best.accuracy).removesuffix(" %")
-        change = formats.points(best.accuracy_drop)
-        facts.append(Fact(label="accuracy", value=value, unit="%", aside=f"{change} against the original"))
+        facts.append(Fact(label="accuracy", value=value, unit="%", aside=change))
     if best.top1_agreement is not None:
-        count = study.run.get("data", {}).get("verification")
         value = formats.percent(best.top1_agreement).removesuffix(" %")
-        aside = f"on {formats.count(count)} samples" if count is not None else ""
-        facts.append(Fact(label="same answer", value=value, unit="%", aside=aside))
-    if best.top1_agreement is None and best.max_abs is not None:
+        facts.append(
+            Fact(label="same answer", value=value, unit="%", aside=f"on {formats.count(best.samples)} samples")
+        )
+    elif best.max_abs is not None:
         facts.append(Fact(label="largest error", value=formats.error(best.max_abs), unit="", aside="in any output"))
-    facts.append(_fact("size", formats.megabytes, "MB", best, base, lambda row: row.size_bytes))
-    facts.append(_fact("peak memory", formats.megabytes, "MB", best, base, lambda row: row.private_peak_bytes))
+    facts.append(fact("size", "MB", lambda row: formats.megabytes(row.size_bytes)))
+    memory = fact("peak memory", "MB", lambda row: formats.megabytes(scarce_bytes(row)))
+    unsound = "not sound: the baseline's copy needs another amount"
+    facts.append(replace(memory, aside=unsound) if best.memory_sound is False else memory)
     return tuple(facts)
-
-
-def _fact(
-    label: str,
-    text: Callable[[float | None], str],
-    unit: str,
-    best: Row,
-    base: Row | None,
-    value: Callable[[Row], float | None],
-) -> Fact:
-    before = value(base) if base is not None and base is not best else None
-    aside = f"from {text(before)} {unit}" if before is not None else ""
-    return Fact(label=label, value=text(value(best)), unit=unit, aside=aside)

@@ -6,14 +6,15 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from redline.findings.claims import SAME_BAND
 from redline.loadtesting.figures import bound_by_load
 from redline.loadtesting.summary import Comparison, PointRatio, PointSummary, Ratio, Summary, TargetSummary
 from redline.reporting import formats
 from redline.reporting.page import Fact
 
+#: What a ratio is called that is no number.
+SAME, UNDECIDED = f"the same within {100 * SAME_BAND:.0f} %", "not decided"
 _SAMPLES_FOR_P999 = 1000
-#: An interval that holds 1 and reaches further than this to both sides does not say that there is no difference either.
-_LEVEL = 1.25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ def load_of(point: PointSummary) -> str:
 
 
 def claim(summary: Summary) -> Claim | None:
-    """The claim: the ratio of answered requests, or that there is no difference; of one target, its most."""
+    """The claim: the ratio of answered requests, where it is decided; of one target, its most."""
     comparison = leading(summary)
     if comparison is None:
         best = summary.targets[0].best if summary.targets else None
@@ -98,7 +99,7 @@ def claim(summary: Summary) -> Claim | None:
     equal = comparison.equal_load
     where = f"with {equal.label}" if equal and equal.rps else "where each answers most"
     sure = f"95 % confidence interval {formats.interval(ratio.low, ratio.high)}×, {ratio.rounds} rounds"
-    if ratio.verdict == "no difference":
+    if ratio.verdict in ("the same", "undecided"):
         name = summary.targets[comparison.candidate].target.name
         return _level(ratio, f"requests a second, {where}", (name, baseline), sure)
     text = f"the requests a second of {baseline}{_by(summary, comparison)}, {where}"
@@ -107,10 +108,8 @@ def claim(summary: Summary) -> Claim | None:
 
 def _level(ratio: Ratio, what: str, names: tuple[str, str], aside: str) -> Claim:
     """That two are level, or that nobody can say."""
-    figure = ratio_text(ratio)
-    verb = "between" if figure == "no difference" else "to tell"
-    pair = f"{names[0]} {'and' if verb == 'between' else 'from'} {names[1]}"
-    text = f"{verb} {pair} in {what}"
+    figure = SAME if ratio.verdict == "the same" else UNDECIDED
+    text = f"{names[0]} against {names[1]} in {what}"
     return Claim(figure=figure, unit="", text=text, aside=f"{formats.times(ratio.value)}, {aside}", plain=True)
 
 
@@ -129,7 +128,7 @@ def _tail_claim(summary: Summary, comparison: Comparison) -> Claim | None:
     ratio, baseline = there.p99, summary.targets[0].target.name
     sure = f"95 % confidence interval {formats.interval(ratio.low, ratio.high)}×, {ratio.rounds} rounds"
     aside = f"{sure}; both answered all that they were asked"
-    if ratio.verdict == "no difference":
+    if ratio.verdict in ("the same", "undecided"):
         name = summary.targets[comparison.candidate].target.name
         return _level(ratio, f"p99, {load_of(load)}", (name, baseline), aside)
     text = f"the p99 of {baseline}{_by(summary, comparison)}, {load_of(load)}"
@@ -171,16 +170,16 @@ def small_ms(seconds: float | None) -> str:
 def ratio_text(ratio: Ratio | None) -> str:
     """A ratio in words: a number only where its interval leaves 1 out.
 
-    >>> ratio_text(Ratio(1.98, 1.9, 2.1, 5)), ratio_text(Ratio(1.0, 0.9, 1.1, 5)), ratio_text(None)
-    ('1.98×', 'no difference', '–')
+    >>> ratio_text(Ratio(1.98, 1.9, 2.1, 5)), ratio_text(Ratio(1.0, 0.97, 1.03, 5)), ratio_text(None)
+    ('1.98×', 'the same within 5 %', '–')
     >>> ratio_text(Ratio(1.3, 0.4, 3.9, 3))
-    'too disturbed'
+    'not decided'
     """
     if ratio is None:
         return formats.DASH
-    if ratio.verdict != "no difference":
-        return formats.times(ratio.value)
-    return "too disturbed" if ratio.low < 1 / _LEVEL and ratio.high > _LEVEL else "no difference"
+    if ratio.verdict == "the same":
+        return SAME
+    return UNDECIDED if ratio.low <= 1 <= ratio.high else formats.times(ratio.value)
 
 
 def interval_text(ratio: Ratio | None) -> str:
@@ -244,8 +243,8 @@ def _tail(
     aside = ""
     if base is not None:
         aside = _from(formats.milliseconds(base.p99_s), " ms")
-        if ratio is not None and ratio.p99 is not None and ratio.p99.verdict == "no difference":
-            aside = f"no difference {aside}"
+        if ratio is not None and ratio.p99 is not None and ratio_text(ratio.p99) in (SAME, UNDECIDED):
+            aside = f"{ratio_text(ratio.p99)} {aside}"
     label = f"p99 {'with' if there.mode == 'closed' else 'at'} {there.label}"
     return Fact(label=label, value=formats.milliseconds(there.p99_s), unit="ms", aside=aside)
 

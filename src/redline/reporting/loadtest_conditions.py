@@ -7,7 +7,8 @@ from typing import Any
 from redline.loadtesting.results import LoadTest, Target
 from redline.loadtesting.summary import Summary
 from redline.reporting import formats
-from redline.reporting.conditions import Group, known, machine, versions
+from redline.reporting.conditions import machine
+from redline.reporting.facts import Group, known
 from redline.reporting.loadtest_table import MODES, loads, modes
 
 _TOOLS = {
@@ -23,8 +24,10 @@ def loadtest_conditions(summary: Summary) -> tuple[Group, ...]:
     document = summary.document
     run = run_of(document)
     groups = [_target(target) for target in document.targets]
-    groups += [Group("Load", _load(summary)), Group("Machine", machine(run["environment"]))]
-    groups.append(Group("Versions", versions(run)))
+    groups += [Group("Load", _load(summary)), Group("Machine", machine(document.environment))]
+    environment = document.environment
+    versions = {"redline": document.redline, "Python": environment.python, **run["environment"]["versions"]}
+    groups.append(Group("Versions", known(*versions.items())))
     return tuple(group for group in groups if group.facts)
 
 
@@ -110,9 +113,9 @@ def _about_latency(summary: Summary) -> str:
 
 def _about_ratios() -> str:
     return (
-        "Over the first target, paired round by round. The interval is that of 95 % confidence, bootstrapped over "
-        "rounds and widened for what differs between any two processes; “no difference” means that it holds 1, “too "
-        "disturbed” that it also reaches further than 25 % to both sides."
+        "Over the first target, paired round by round. The interval is Student's over rounds, of 95 % confidence, "
+        "and widened for what differs between any two processes; “the same” means that it lies within 5 % of 1, “not "
+        "decided” that it holds 1, or reaches further than 15 % to both sides."
     )
 
 

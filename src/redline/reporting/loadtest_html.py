@@ -9,7 +9,7 @@ from typing import Any
 from redline.core.files import write_whole
 from redline.loadtesting.figures import bound_by_load
 from redline.loadtesting.summary import PointSummary, Summary
-from redline.reporting.grid_answers import sentence
+from redline.reporting.answers import sentence
 from redline.reporting.loadtest_answers import (
     claim,
     facts,
@@ -115,7 +115,7 @@ def loadtest_page(summary: Summary) -> str:
         "methods": methods(summary),
         "specs": specs,
     }
-    styles = ["report.css", "grid.css", "loadtest.css"]
+    styles = ["report.css", "study.css", "loadtest.css"]
     return render("loadtest.html.j2", context, styles=styles, scripts=["report.js"])
 
 

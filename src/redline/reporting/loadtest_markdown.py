@@ -7,7 +7,7 @@ from pathlib import Path
 from redline.core.files import write_whole
 from redline.loadtesting.summary import Summary
 from redline.reporting import formats
-from redline.reporting.grid_answers import sentence
+from redline.reporting.answers import sentence
 from redline.reporting.loadtest_answers import claim, facts, load_of, name_of, signed, usual_point
 from redline.reporting.loadtest_conditions import loadtest_conditions, methods
 from redline.reporting.loadtest_panels import split_bars
@@ -84,8 +84,9 @@ def _tables(summary: Summary) -> list[str]:
         rows = [_row(line) for line in lines(summary, mode)]
         blocks += [f"## {MODES[mode]}", table(_HEADINGS, rows, left=(0, 1))]
     note = (
-        "Times are from the intended sending. “n” is too few requests for the percentile; “no difference” means that "
-        "the 95 % interval of the ratio holds 1, “too disturbed” that it also reaches further than 25 % to both sides. "
+        "Times are from the intended sending. “n” is too few requests for the percentile; “the same” means that the "
+        "95 % interval of the ratio lies within 5 % of 1, “not decided” that it holds 1, or reaches further than 15 % "
+        "to both sides. "
         "An asterisk: the target did not keep up."
     )
     return [*blocks, note] if blocks else []

@@ -7,6 +7,7 @@ from rich.text import Text
 
 from redline.loadtesting.summary import Summary
 from redline.reporting import formats
+from redline.reporting.loadtest_answers import SAME, UNDECIDED
 from redline.reporting.loadtest_table import Line, lines, modes, outcomes, statuses_text
 
 _LONGEST_NAME = 20
@@ -37,7 +38,7 @@ def loadtest_table(summary: Summary) -> Table:
 def _cells(line: Line) -> tuple[str, ...]:
     load = line.point.label if line.begins else ""
     # The words of the page would be wider than all numbers.
-    ratio = {"no difference": "same", "too disturbed": "?"}.get(line.p99_ratio, line.p99_ratio)
+    ratio = {SAME: "same", UNDECIDED: "?"}.get(line.p99_ratio, line.p99_ratio)
     return (load, line.target, line.rps, line.p50_ms, line.p99_ms, line.p999_ms, line.errors, line.cpu_ms, ratio)
 
 

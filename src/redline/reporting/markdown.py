@@ -1,89 +1,165 @@
-"""A study as Markdown, for a README or a pull request."""
+"""A grid as Markdown, for a README or a pull request."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from redline.core.files import write_whole
-from redline.measurement.summary import Study
+from redline.findings.claims import SAME_BAND
+from redline.findings.conclusions import Findings, found_in
+from redline.findings.scaling import Fit
 from redline.reporting import formats
-from redline.reporting.conditions import conditions, skipped_files
+from redline.reporting.answers import anomaly_text, answer, choices, crossed, label, sentence, topics
+from redline.reporting.conditions import device_names, methods, skipped_files, study_conditions
 from redline.reporting.markdown_text import escape, fenced, pairs, table
-from redline.reporting.table import Cells, baseline_title, table_rows
+from redline.reporting.table import Cells, table_lines, tally, titles
+from redline.study.rows import Study
 
 _HEADINGS = (
     "variant",
+    "loader",
+    "asked",
     "ran in",
-    "p50 ms",
+    "device",
+    "shape",
+    "median ms",
     "p90 ms",
-    "p99 ms",
-    "samples/s",
-    "speed-up",
+    "host to host ms",
+    "images/s",
+    "with loader ms",
     "memory MB",
+    "speed-up",
     "size MB",
-    "max error",
-    "top-1 same",
+    "largest error",
+    "same top-1",
     "accuracy",
     "gate",
 )
-_LEFT = (0, 1, len(_HEADINGS) - 1)
+_LEFT = (0, 1, 2, 3, 4, 5)
 
 
 def write_markdown(study: Study, out: Path) -> None:
-    """Write the conclusion, a table per batch size and the conditions as GitHub-flavoured Markdown."""
+    """Write the answer, what was found, a table per model and image size, and the conditions."""
     write_whole(out, markdown(study))
 
 
 def markdown(study: Study) -> str:
     """The text that :func:`write_markdown` writes."""
-    name = escape(str(study.run.get("model", {}).get("name", "model")))
-    blocks = [f"# {name}, tuned", *_conclusion(study)]
-    blocks += [f"> **Warning:** {escape(warning)}" for warning in study.warnings]
-    for batch in study.batches:
-        blocks += [f"## Batch {batch}", _table(study, batch)]
-    note = (
-        f"Speed-up is against {escape(baseline_title(study))}, with its 99 % confidence interval. "
-        f"A dash was not measured; p99 needs {formats.P99_SAMPLES} samples, n says how many there were."
-    )
-    return "\n\n".join([*blocks, note, *_losers(study), *_conditions(study)]) + "\n"
+    found = found_in(study)
+    done = "tuned" if study.run.purpose == "tune" else "benchmarked"
+    where = ", ".join(f"{title} ({device})" for device, title in device_names(study).items())
+    counted = f"{tally(study.rows)}{f' on {where}' if where else ''}."
+    blocks = [f"# {escape(study.run.name)}, {done}", escape(counted), *_answer(study, found)]
+    blocks += [f"> **Warning:** {escape(warning)}" for warning in found.warnings]
+    if study.run.purpose == "tune":
+        blocks += [*_tables(study), *_losers(study), *_conclusions(study, found), *_anomalies(found)]
+    else:
+        blocks += [*_conclusions(study, found), *_anomalies(found), *_exponents(found.fits, study), *_tables(study)]
+    return "\n\n".join([*blocks, *_conditions(study)]) + "\n"
 
 
-def _conclusion(study: Study) -> list[str]:
-    if study.conclusion is None:
+def _answer(study: Study, found: Findings) -> list[str]:
+    if study.conclusion is not None:
+        sentences = " ".join(map(escape, study.conclusion.sentences))
+        return [f"**{escape(study.conclusion.headline)}**", sentences]
+    if study.run.purpose == "tune":
         return ["**This run was not finished: nothing is recommended.** What was measured is below."]
-    headline = f"**{escape(str(study.conclusion['headline']))}**"
-    return [headline, " ".join(escape(str(sentence)) for sentence in study.conclusion["sentences"])]
-
-
-def _table(study: Study, batch: int) -> str:
-    return table(_HEADINGS, [_line(cells) for cells in table_rows(study, batch)], left=_LEFT)
-
-
-def _line(cells: Cells) -> list[str]:
-    row = cells.row
-    name = escape(row.title)
-    precision = escape(cells.precision) + (f" (asked for {escape(cells.asked)})" if cells.asked else "")
-    speedup = cells.speedup if row.verdict in ("faster", "slower") else cells.verdict
-    if cells.interval:
-        speedup += f" ({cells.interval})"
-    numbers = (cells.p50_ms, cells.p90_ms, cells.p99_ms, cells.throughput, speedup, cells.memory_mb, cells.size_mb)
-    answers = (cells.max_abs, cells.agreement, cells.accuracy, escape(cells.gate))
-    return [f"**{name}**" if row.recommended else name, precision, *numbers, *answers]
+    text = answer(study, found)
+    return [f"**{escape(sentence(text))}**" if text else "**Nothing is recommended.** What was measured is below."]
 
 
 def _losers(study: Study) -> list[str]:
-    losers = (study.conclusion or {}).get("losers") or ()
-    if not losers:
+    losers = study.conclusion.losers if study.conclusion else ()
+    return ["## Why not the others", pairs((loser.variant, loser.why) for loser in losers)] if losers else []
+
+
+def _conclusions(study: Study, found_in_study: Findings) -> list[str]:
+    blocks: list[str] = []
+    for found in choices(study, found_in_study) if study.conclusion is None else ():
+        blocks.append(f"## For production: {escape(found.model)}")
+        told = [(goal, pick) for goal, own in found.lines for pick in own if pick is not None]
+        blocks.append(pairs((f"{goal}, {crossed(pick.size)}", pick.text) for goal, pick in told))
+    every = topics(study, found_in_study)
+    if every:
+        blocks.append("## What was found")
+    for topic in every:
+        texts = [f"- {escape(crossed(finding.text))}" for finding in (*topic.first, *topic.rest)]
+        blocks += [f"### {escape(topic.title)}", "\n".join(texts)]
+    return blocks
+
+
+def _anomalies(found: Findings) -> list[str]:
+    items = [
+        f"- **{escape(label(odd.kind))}**: {escape(anomaly_text(odd))} {escape(odd.cause)} ({_cells(odd.cells)})"
+        for odd in found.anomalies
+    ]
+    return ["## Anomalies", "\n".join(items) if items else "None was found."]
+
+
+def _cells(cells: tuple[str, ...]) -> str:
+    few = ", ".join(escape(cell) for cell in cells[:3])
+    return f"{few} and {len(cells) - 3} more" if len(cells) > 3 else few or "the whole run"
+
+
+def _exponents(fits: tuple[Fit, ...], study: Study) -> list[str]:
+    if not fits:
         return []
-    return ["## Why not the others", pairs((str(item["variant"]), str(item["why"])) for item in losers)]
+    names = titles(study)
+    headings = ("variant", "device", "loader", "time grows with", "at", "exponent", "95 % interval", "points")
+    lines = [
+        [
+            escape(names.get((fit.variant, fit.device), fit.variant)),
+            fit.device,
+            escape(fit.loader),
+            "the batch" if fit.over == "batch" else "the pixels",
+            escape(f"{fit.model}, {crossed(fit.fixed)}" if len(study.models) > 1 else crossed(fit.fixed)),
+            f"{fit.exponent:.2f}",
+            f"{fit.low:.2f}–{fit.high:.2f}",
+            str(fit.points),
+        ]
+        for fit in fits
+    ]
+    # A table of a thousand lines would hide what follows it; the CSV and the page have the times themselves.
+    fold = ["<details><summary>Fitted exponents</summary>", table(headings, lines, left=range(5)), "</details>"]
+    return ["## How time grows", *fold]
+
+
+def _tables(study: Study) -> list[str]:
+    blocks = []
+    for model in study.models:
+        for size in dict.fromkeys(row.size for row in study.at(model=model)):
+            name = f"{escape(model)}, {crossed(size)}" if len(study.models) > 1 else crossed(size)
+            lines = [_line(line) for line in table_lines(study, model, size)]
+            blocks += [f"## {name}", table(_HEADINGS, lines, left=_LEFT)]
+    note = (
+        "Speed-up is with its 99 % confidence interval over processes; “same” means that the interval lies within "
+        f"{100 * SAME_BAND:.0f} % of 1. A dash was not measured."
+    )
+    return [*blocks, note] if blocks else []
+
+
+def _line(line: Cells) -> list[str]:
+    row = line.row
+    title = f"**{escape(row.title)}**" if row.recommended else escape(row.title)
+    names = [title + (" (confirmed)" if row.confirmed else ""), escape(row.loader), escape(line.asked)]
+    place = [escape(row.device), line.shape]
+    if line.reason:
+        return [*names, escape(line.reason), *place, *[formats.DASH] * (len(_HEADINGS) - len(names) - len(place) - 1)]
+    share = f" ({line.share})" if line.share else ""
+    flags = f" ({'; '.join(line.flags)})" if line.flags else ""
+    speedup = f"{line.speedup} ({line.interval})" if line.interval else line.speedup
+    times = [line.median_ms, line.p90_ms, line.host_ms or formats.milliseconds(row.latency_s)]
+    numbers = [line.throughput, line.loader_ms, line.memory_mb, speedup, line.size_mb, line.error, line.agreement]
+    answers = [line.accuracy, escape(line.gate)]
+    return [*names, escape(f"{line.found}{share}{flags}"), *place, *times, *numbers, *answers]
 
 
 def _conditions(study: Study) -> list[str]:
-    blocks = ["## Conditions"]
-    for group in conditions(study):
-        blocks += [f"### {group.title}", pairs(group.facts)]
+    blocks = ["## Conditions", "### How it was measured", pairs(methods(study))]
+    for group in study_conditions(study):
+        blocks += [f"### {escape(group.title)}", pairs(group.facts)]
     skipped = skipped_files(study)
     if skipped:
         blocks += ["### Skipped files", pairs(skipped)]
-    command = str(study.run.get("command", ""))
-    return [*blocks, "## Reproduce", fenced(command)] if command else blocks
+    command = study.run.command
+    return [*blocks, "## Do it again", fenced(command)] if command else blocks

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from redline.core.errors import MissingDependencyError
 from redline.reporting import formats
+from redline.reporting.vega import Spec
+
+Specs = dict[str, Spec]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +49,7 @@ class Drawn:
     words: str
 
 
-def draw(specs: dict[str, Any], key: str, spec: dict[str, Any] | None, words: str) -> Drawn | None:
+def draw(specs: Specs, key: str, spec: Spec | None, words: str) -> Drawn | None:
     """Put a plot among the page's specifications; None where there is nothing to draw."""
     if spec is None:
         return None
@@ -55,7 +57,7 @@ def draw(specs: dict[str, Any], key: str, spec: dict[str, Any] | None, words: st
     return Drawn(key=key, words=f"{words[:1].upper()}{words[1:]}")
 
 
-def render(template: str, context: Mapping[str, Any], *, styles: Sequence[str], scripts: Sequence[str]) -> str:
+def render(template: str, context: Mapping[str, object], *, styles: Sequence[str], scripts: Sequence[str]) -> str:
     """The text of a page.
 
     Args:

@@ -304,7 +304,7 @@ class GroupRun:
         return key in agreements_of(self._records)
 
     def _asks(self, variant: Variant) -> bool:
-        """Whether its answers are needed: it was not verified at this batch, or is the reference of one that was not."""
+        """Whether its answers are needed: it was not verified at this batch, or is the reference of another."""
         if not self._verified(variant):
             return True
         is_baseline = variant == baseline_of(self._config, variant.device)

@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from redline.grid.rows import GridRow, GridStudy
+from redline.findings.claims import claim_of, ratio_text, speed_text
 from redline.reporting import formats
-from redline.reporting.grid_table import speedup_text, why_not
 from redline.reporting.page import Bar
+from redline.reporting.table import compared_text, why_not
+from redline.study.rows import Row, Study
 
 _STEPS = (1.25, 1.6, 2.2, 3.2, 5.0)
 """Speed-ups at which the heat map takes the next stronger colour."""
@@ -62,10 +63,10 @@ class HeatMap:
     lines: tuple[HeatLine, ...]
 
 
-def heat_map(study: GridStudy, *, model: str, device: str, loader: str) -> HeatMap | None:
+def heat_map(study: Study, *, model: str, device: str, loader: str) -> HeatMap | None:
     """The speed-ups of a device's variants at every batch and size; None where nothing was compared."""
-    rows = study.at(model=model, device=device, loader=loader)
-    if not any(row.verdict in ("faster", "slower", "no difference") for row in rows):
+    rows = tuple(row for row in study.at(model=model, device=device, loader=loader) if not row.control)
+    if not any(claim_of(row) and not row.is_baseline for row in rows):
         return None
     sizes = tuple(dict.fromkeys(row.size for row in rows))
     batches = tuple(sorted({row.batch for row in rows}))
@@ -81,7 +82,7 @@ def heat_map(study: GridStudy, *, model: str, device: str, loader: str) -> HeatM
     return HeatMap(sizes=sizes, batches=batches, lines=tuple(lines))
 
 
-def time_bars(rows: Sequence[GridRow]) -> tuple[Bar, ...]:
+def time_bars(rows: Sequence[Row]) -> tuple[Bar, ...]:
     """The variants of one point from the fastest to the slowest."""
     measured = sorted((row for row in rows if row.time_s), key=lambda row: row.time_s or 0.0)
     slowest = max((row.time_s or 0.0 for row in measured), default=1.0)
@@ -90,16 +91,14 @@ def time_bars(rows: Sequence[GridRow]) -> tuple[Bar, ...]:
             title=row.title,
             percent=100 * (row.time_s or 0.0) / slowest,
             value=f"{formats.milliseconds(row.time_s)} ms",
-            aside=f"{formats.digits(row.throughput_per_s)} images a second, {_compared(row)}",
+            aside=f"{formats.digits(row.throughput_per_s)} images a second, {compared_text(row)}",
             recommended=number == 0,
         )
         for number, row in enumerate(measured)
     )
 
 
-def memory_bars(
-    rows: Sequence[GridRow], *, of: Callable[[GridRow], int | None], with_weights: bool
-) -> tuple[PartBar, ...]:
+def memory_bars(rows: Sequence[Row], *, of: Callable[[Row], int | None], with_weights: bool) -> tuple[PartBar, ...]:
     """Peak memory from the least to the most, the weights in it named apart where they lie there."""
     known = sorted(((size, row) for row in rows if (size := of(row))), key=lambda pair: (pair[0], pair[1].title))
     largest = max((size for size, _ in known), default=1)
@@ -115,7 +114,7 @@ def memory_bars(
     )
 
 
-def limit_bars(study: GridStudy, rows: Sequence[GridRow]) -> tuple[Bar, ...]:
+def limit_bars(study: Study, rows: Sequence[Row]) -> tuple[Bar, ...]:
     """How near each variant of one point comes to the machine's limit, and which limit that is."""
     known = sorted(
         (row for row in rows if row.share_of_limit is not None), key=lambda row: -(row.share_of_limit or 0.0)
@@ -132,7 +131,7 @@ def limit_bars(study: GridStudy, rows: Sequence[GridRow]) -> tuple[Bar, ...]:
     )
 
 
-def loader_bars(rows: Sequence[GridRow]) -> tuple[LoaderBars, ...]:
+def loader_bars(rows: Sequence[Row]) -> tuple[LoaderBars, ...]:
     """Images a second of the model alone and with its loader, on one scale; only of variants that have both.
 
     Args:
@@ -160,14 +159,14 @@ def loader_bars(rows: Sequence[GridRow]) -> tuple[LoaderBars, ...]:
     )
 
 
-def _rates(row: GridRow, others: Sequence[GridRow]) -> list[tuple[str, float]]:
+def _rates(row: Row, others: Sequence[Row]) -> list[tuple[str, float]]:
     alone = [(f"model alone, {other.loader} images", other.latency_s) for other in others if other is not row]
     times = [*alone, (f"model alone, {row.loader} images", row.latency_s)]
     times += [(_WITH_LOADER, row.pipeline_s), ("loader in line", row.serial_s)]
     return [(name, row.batch / seconds) for name, seconds in times if seconds]
 
 
-def _weights(row: GridRow) -> str:
+def _weights(row: Row) -> str:
     parts = [
         f"weights {formats.megabytes(row.weights_bytes)} MB" if row.weights_bytes else None,
         f"allocator {formats.megabytes(row.allocator_bytes)} MB"
@@ -177,39 +176,32 @@ def _weights(row: GridRow) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _limit(study: GridStudy, row: GridRow) -> str:
+def _limit(study: Study, row: Row) -> str:
     if row.limit_by == "memory":
         return f"memory, {formats.digits(study.bandwidth.get(row.device))} GB/s"
     rate = study.ceilings.get((row.device, row.precision))
     return f"{row.precision} arithmetic, {formats.digits(rate)} GFLOP/s"
 
 
-def _compared(row: GridRow) -> str:
-    interval = formats.interval(row.speedup_low, row.speedup_high)
-    if row.verdict in ("faster", "slower"):
-        return f"{speedup_text(row)} ({interval})"
-    return formats.verdict(row) if row.verdict else "not compared"
-
-
-def _heat(row: GridRow | None) -> HeatCell:
+def _heat(row: Row | None) -> HeatCell:
     if row is None:
         return HeatCell(look="none", text="", told="not in this grid")
     if row.outcome != "measured":
         return HeatCell(look=row.outcome, text="✕" if row.outcome == "failed" else "○", told=why_not(row))
-    interval = formats.interval(row.speedup_low, row.speedup_high)
-    told = f"{formats.milliseconds(row.time_s)} ms, {_compared(row)}"
-    match row.verdict:
+    claim = claim_of(row)
+    time = f"{formats.milliseconds(row.time_s)} ms"
+    if claim is None:
+        return HeatCell(look="none", text=formats.DASH, told=f"{time}, not compared")
+    told = f"{time}, {speed_text(claim)}"
+    match claim.verdict:
         case "baseline":
-            return HeatCell(look="base", text="1", told=f"{formats.milliseconds(row.time_s)} ms, the baseline")
-        case "no difference":
-            return HeatCell(look="same", text="=", told=f"{told}, {formats.times(row.speedup)} ({interval})")
-        case "faster" | "slower" if row.speedup:
-            ratio = max(row.speedup, 1 / row.speedup)
+            return HeatCell(look="base", text="1", told=told)
+        case "same":
+            return HeatCell(look="same", text="=", told=told)
+        case "faster" | "slower" if claim.value and claim.low is not None and claim.high is not None:
+            ratio = max(claim.value, 1 / claim.value)
             step = 1 + sum(ratio >= limit for limit in _STEPS)
-            return HeatCell(look=f"{row.verdict}-{step}", text=_short(row.speedup), told=told)
+            text = ratio_text(claim.value, claim.low, claim.high)
+            return HeatCell(look=f"{claim.verdict}-{step}", text=text, told=told)
         case _:
-            return HeatCell(look="none", text=formats.DASH, told=told)
-
-
-def _short(ratio: float) -> str:
-    return f"{ratio:.{1 if ratio >= 10 else 2}f}"
+            return HeatCell(look="none", text="?", told=told)

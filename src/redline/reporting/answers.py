@@ -6,16 +6,19 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from redline.grid.rows import Anomaly, Finding, GridRow, GridStudy, Recommendation
+from redline.findings.anomalies import Anomaly
+from redline.findings.claims import Claim, claim_of
+from redline.findings.conclusions import Findings
+from redline.findings.findings import Finding
+from redline.findings.recommend import Recommendation
 from redline.reporting import formats
-from redline.reporting.grid_table import speedup_text
 from redline.reporting.page import Fact
+from redline.reporting.table import speedup_text
+from redline.study.rows import Row, Study
 
 _USUAL_PIXELS = 224 * 224
-#: Where the ends of an interval are further apart than this, its middle is no claim.
-_SHARP = 1.5
 #: What the words of a recommendation with equals mean for a reader of its first line.
-_TIES = {"level with": "level with others", "to tell it from": "not told apart from others"}
+_TIES = {"level with": "level with others"}
 _AT_ONCE = 2
 """Findings of a topic that are said before the rest is folded away."""
 
@@ -51,27 +54,27 @@ class TopicOfFindings:
     rest: tuple[Finding, ...]
 
 
-def picks(study: GridStudy) -> tuple[Pick, ...]:
+def picks(study: Study, found_in: Findings) -> tuple[Pick, ...]:
     """Every recommendation whose cell is known."""
     rows = {row.cell: row for row in study.rows}
-    found = [(item, rows[item.cell]) for item in study.conclusions.recommendations if item.cell in rows]
+    found = [(item, rows[item.cell]) for item in found_in.recommendations if item.cell in rows]
     return tuple(_pick(item, row) for item, row in found)
 
 
-def usual_size(rows: Sequence[GridRow]) -> str:
+def usual_size(rows: Sequence[Row]) -> str:
     """The image size nearest to 224×224, which most models are trained at."""
     return min(rows, key=lambda row: abs(row.height * row.width - _USUAL_PIXELS)).size
 
 
-def usual_picks(study: GridStudy) -> tuple[Pick, ...]:
+def usual_picks(study: Study, found_in: Findings) -> tuple[Pick, ...]:
     """The recommendations at each model's usual size."""
     usual = {model: usual_size(study.at(model=model)) for model in study.models}
-    return tuple(pick for pick in picks(study) if usual[pick.model] == pick.size)
+    return tuple(pick for pick in picks(study, found_in) if usual[pick.model] == pick.size)
 
 
-def answer(study: GridStudy) -> str:
+def answer(study: Study, found_in: Findings) -> str:
     """The recommendations at the usual size as one paragraph; nothing where there are none."""
-    found = usual_picks(study)
+    found = usual_picks(study, found_in)
     if not found:
         return ""
     where = f"At {crossed(found[0].size)} pixels: " if len(study.sizes) > 1 and len(study.models) == 1 else ""
@@ -79,9 +82,9 @@ def answer(study: GridStudy) -> str:
     return where + "; ".join(told) + "."
 
 
-def choices(study: GridStudy) -> tuple[Choices, ...]:
+def choices(study: Study, found_in: Findings) -> tuple[Choices, ...]:
     """Every recommendation as a small table a model."""
-    found = picks(study)
+    found = picks(study, found_in)
     tables = []
     for model in dict.fromkeys(pick.model for pick in found):
         own = {(pick.goal, pick.size): pick for pick in found if pick.model == model}
@@ -92,12 +95,12 @@ def choices(study: GridStudy) -> tuple[Choices, ...]:
     return tuple(tables)
 
 
-def topics(study: GridStudy) -> tuple[TopicOfFindings, ...]:
+def topics(study: Study, found_in: Findings) -> tuple[TopicOfFindings, ...]:
     """The findings by topic, in the order in which the topics first come up."""
     usual = {f"x{usual_size(study.at(model=model))}" for model in study.models}
     found = []
-    for topic in dict.fromkeys(finding.topic for finding in study.conclusions.sentences):
-        own = [finding for finding in study.conclusions.sentences if finding.topic == topic]
+    for topic in dict.fromkeys(finding.topic for finding in found_in.sentences):
+        own = [finding for finding in found_in.sentences if finding.topic == topic]
         wanted = [finding for finding in own if _about(finding, usual)] or own
         first = wanted[:_AT_ONCE] if len(own) > _AT_ONCE + 1 else own
         rest = [finding for finding in own if finding not in first]
@@ -142,7 +145,7 @@ def _about(finding: Finding, sizes: set[str]) -> bool:
     return all(any(cell.endswith(size) for size in sizes) for cell in finding.cells)
 
 
-def _pick(item: Recommendation, row: GridRow) -> Pick:
+def _pick(item: Recommendation, row: Row) -> Pick:
     goal = re.sub(rf",? (at )?{row.size}", "", item.goal)
     figure, unit = _figure(item.goal, row)
     return Pick(
@@ -151,23 +154,17 @@ def _pick(item: Recommendation, row: GridRow) -> Pick:
         model=row.model,
         title=row.title,
         fact=Fact(label=sentence(goal), value=figure, unit=unit, aside=_aside(row, unit)),
-        speedup=_claimed(row),
+        speedup=_claimed(claim_of(row)),
         text=crossed(item.text),
     )
 
 
-def _claimed(row: GridRow) -> str:
-    """The speed-up as a headline may say it: of a wide interval its nearer end alone."""
-    if row.verdict not in ("faster", "slower") or row.speedup_low is None or row.speedup_high is None:
-        return ""
-    if row.speedup_high <= _SHARP * row.speedup_low:
-        return speedup_text(row)
-    if row.verdict == "slower":
-        return f"at most {formats.times(row.speedup_high)}"
-    return f"at least {formats.times(row.speedup_low)}"
+def _claimed(claim: Claim | None) -> str:
+    """The speed-up as a headline may say it; nothing where it is no claim."""
+    return speedup_text(claim) if claim is not None and claim.verdict in ("faster", "slower") else ""
 
 
-def _figure(goal: str, row: GridRow) -> tuple[str, str]:
+def _figure(goal: str, row: Row) -> tuple[str, str]:
     """The number that a goal is about, and its unit: memory, images a second, or else the time."""
     if "memory" in goal:
         return formats.megabytes(row.device_bytes if row.device == "cuda" else row.host_bytes), "MB"
@@ -176,7 +173,7 @@ def _figure(goal: str, row: GridRow) -> tuple[str, str]:
     return formats.milliseconds(row.time_s), "ms"
 
 
-def _aside(row: GridRow, unit: str) -> str:
+def _aside(row: Row, unit: str) -> str:
     return f"{row.title}, batch {row.batch}" if unit == "images/s" else row.title
 
 
