@@ -45,15 +45,15 @@ def test_without_rates_the_fewest_users_that_reach_the_most_are_told() -> None:
     assert "with 2 users it reaches" in summary.conclusion[0]
 
 
-def test_the_same_twice_is_called_noise() -> None:
+def test_the_same_twice_is_called_the_same() -> None:
     summary = summarize(document([closed(4, (100, 100))]))
-    assert "noise" in summary.conclusion[0]
+    assert summary.conclusion[0].startswith("int8 and fp32 answer the same within 5 %: 1.00x the requests per second")
 
 
 def test_two_that_answer_all_they_are_offered_are_not_judged_by_their_rates() -> None:
     summary = summarize(document([opened(rate, (200.0, 400.0)) for rate in (20.0, 40.0)]))
     assert summary.conclusion[0].startswith("fp32 and int8 answered all that they were offered")
-    assert not any("noise" in sentence for sentence in summary.conclusion)
+    assert not any("the same within" in sentence for sentence in summary.conclusion)
     assert "At 40/s the p99 of int8 is 0.50x" in summary.conclusion[1]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from redline.findings.claims import SAME_BAND
 from redline.loadtesting.figures import Comparison, PointSummary, TargetSummary, bound_by_load
 from redline.loadtesting.results import LoadTest
 from redline.verification.accuracy import percent
 
+_BAND = f"{100 * SAME_BAND:.0f} %"
 _BUSY_CLIENT = 0.9
 _LATE_SHARE = 0.1
 _MANY_ERRORS = 0.01
@@ -39,8 +41,10 @@ def _compared(targets: Sequence[TargetSummary], comparison: Comparison) -> list[
     at_best = comparison.equal_load is None or comparison.equal_load.rps is None
     where = "where each answers most" if at_best or not comparison.equal_load else f"at {comparison.equal_load.label}"
     interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.rounds} rounds"
-    if ratio.verdict == "no difference":
-        told = f"The difference between {after} and {before} is noise: {ratio.value:.2f}x the requests per second"
+    if ratio.verdict == "the same":
+        told = f"{after} and {before} answer the same within {_BAND}: {ratio.value:.2f}x the requests per second"
+    elif ratio.verdict == "undecided":
+        told = f"Whether {after} or {before} answers more is not decided: {ratio.value:.2f}x the requests per second"
     elif ratio.verdict == "more":
         told = f"{after} answers {ratio.value:.2f}x as many requests per second as {before}"
     else:
@@ -58,8 +62,10 @@ def _tail(targets: Sequence[TargetSummary], comparison: Comparison) -> list[str]
         return told
     ratio = there.p99
     interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.rounds} rounds"
-    if ratio.verdict == "no difference":
-        return [*told, f"At {there.label} their p99 does not differ: {ratio.value:.2f}x ({interval})."]
+    if ratio.verdict == "the same":
+        return [*told, f"At {there.label} their p99 is the same within {_BAND}: {ratio.value:.2f}x ({interval})."]
+    if ratio.verdict == "undecided":
+        return [*told, f"At {there.label} it is not decided whose p99 is less: {ratio.value:.2f}x ({interval})."]
     return [*told, f"At {there.label} the p99 of {after} is {ratio.value:.2f}x that of {before} ({interval})."]
 
 

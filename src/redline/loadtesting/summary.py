@@ -215,9 +215,9 @@ def _point_ratio(document: LoadTest, number: int, candidate: int) -> PointRatio 
     return PointRatio(
         point=number,
         label=document.points[number].label,
-        rps=_ratio(document, pairs, _rps),
-        p50=_ratio(document, pairs, lambda window: _quantile(window, 50)),
-        p99=_ratio(document, pairs, lambda window: _quantile(window, 99)),
+        rps=_ratio(pairs, _rps),
+        p50=_ratio(pairs, lambda window: _quantile(window, 50)),
+        p99=_ratio(pairs, lambda window: _quantile(window, 99)),
     )
 
 
@@ -228,7 +228,7 @@ def _best(document: LoadTest, before: TargetSummary, after: TargetSummary) -> Ra
         [window for window in document.points[one.point].windows if window.target == one.target]
         for one in (before.best, after.best)
     ]
-    return _ratio(document, _pairs(found[0], found[1]), _rps)
+    return _ratio(_pairs(found[0], found[1]), _rps)
 
 
 def _pairs(before: Sequence[Window], after: Sequence[Window]) -> list[tuple[Window, Window]]:
@@ -236,10 +236,8 @@ def _pairs(before: Sequence[Window], after: Sequence[Window]) -> list[tuple[Wind
     return [(window, rounds[window.round]) for window in before if window.round in rounds]
 
 
-def _ratio(
-    document: LoadTest, pairs: Sequence[tuple[Window, Window]], value: Callable[[Window], float]
-) -> Ratio | None:
-    return ratio_of_rounds([(value(before), value(after)) for before, after in pairs], seed=document.seed)
+def _ratio(pairs: Sequence[tuple[Window, Window]], value: Callable[[Window], float]) -> Ratio | None:
+    return ratio_of_rounds([(value(before), value(after)) for before, after in pairs])
 
 
 def _rps(window: Window) -> float:
