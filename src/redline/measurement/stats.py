@@ -315,36 +315,6 @@ def speedup(
     return Ratio(math.exp(centre), math.exp(centre - half_width), math.exp(centre + half_width))
 
 
-def speedup_over_processes(
-    baseline: Sequence[Sequence[Sequence[float]]], candidate: Sequence[Sequence[Sequence[float]]], *, seed: int = 0
-) -> Ratio | None:
-    """The same as :func:`speedup` where both were measured in several generations of worker processes.
-
-    Rounds are paired within a repeat, and all rounds together give the estimate and its interval. What differs from
-    process to process is seen here: where the repeats' own estimates lie further apart than :data:`LAYOUT_EFFECT`
-    allows for, half their range widens the interval in its place.
-
-    Args:
-        baseline: Seconds per call, ``[repeat][round][call]``.
-        candidate: The same repeats and rounds of the other variant.
-        seed: Of the bootstrap.
-
-    Returns:
-        None where fewer than three rounds have both.
-    """
-    repeats = [
-        np.array([_log_ratio(b, c) for b, c in zip(before, after, strict=False) if len(b) and len(c)])
-        for before, after in zip(baseline, candidate, strict=False)
-    ]
-    logs = np.concatenate([repeat for repeat in repeats if len(repeat)] or [np.empty(0)])
-    if len(logs) < 3:
-        return None
-    centre, half_width = _interval(logs, np.random.default_rng(seed))
-    centres = [float(_trimmed_mean(repeat[None, :], int(_TRIM * len(repeat)))[0]) for repeat in repeats if len(repeat)]
-    half_width += max(LAYOUT_EFFECT, (max(centres) - min(centres)) / 2)
-    return Ratio(math.exp(centre), math.exp(centre - half_width), math.exp(centre + half_width))
-
-
 def _log_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> float:
     calls = min(len(baseline), len(candidate))
     return math.log(min(baseline[:calls]) / min(candidate[:calls]))
