@@ -17,6 +17,7 @@ from pathlib import Path
 from redline import __version__
 from redline.backends.nvidia import find_gpus
 from redline.core.errors import InputError, RedlineError, WorkerError
+from redline.core.host import available_cores
 from redline.core.plain import to_plain
 from redline.core.processes import command_line
 from redline.data.images import SUFFIXES
@@ -78,7 +79,7 @@ class Conditions:
 
     def threads(self, asked: int) -> int:
         """Those that were asked for, or as many as cores that nothing else uses."""
-        return asked or free_threads(usable_cores(self.environment), self.idle_cores or 0.0)
+        return asked or free_threads(usable_cores(self.environment), self.idle_cores or 0.0, cores=available_cores())
 
     def machine(self, devices: Sequence[str]) -> Machine:
         """As it stands in the results."""

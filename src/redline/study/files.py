@@ -134,6 +134,14 @@ class Workshop:
             seed=config.seed,
         )
 
+    @cached_property
+    def has_samples(self) -> bool:
+        """Whether there is anything to verify on: a folder for the loader real may have nothing for this model."""
+        try:
+            return len(self.samples.verification) > 0
+        except RedlineError:
+            return False
+
     def close(self) -> None:
         """Remove the copies of samples that other processes read."""
         for name in (".calibration.npz", ".calibration_half.npz", ".selection.npz"):

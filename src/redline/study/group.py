@@ -33,6 +33,7 @@ from redline.study.records import (
     Record,
     Retry,
     Run,
+    VariantFound,
     WindowMeasured,
 )
 from redline.study.rows import Row
@@ -303,8 +304,17 @@ class GroupRun:
         key = (self._group.model, self._group.size, self._group.batch, *key_of(variant))
         return key in agreements_of(self._records)
 
+    def _described(self, variant: Variant) -> bool:
+        """Whether it is written what the variant is at this batch."""
+        key = (self._group.model, self._group.size, self._group.batch, *key_of(variant))
+        return any(
+            (r.model, r.size, r.batch, r.device, r.variant) == key for r in self._records if isinstance(r, VariantFound)
+        )
+
     def _asks(self, variant: Variant) -> bool:
         """Whether its answers are needed: it was not verified at this batch, or is the reference of another."""
+        if not self._workshop.has_samples:
+            return False
         if not self._verified(variant):
             return True
         is_baseline = variant == baseline_of(self._config, variant.device)
@@ -314,6 +324,8 @@ class GroupRun:
         """What the variant is and whether it answers as the baseline does, once a group."""
         outputs = member.answers
         if outputs is None:
+            if not self._described(variant):
+                yield variant_of(variant, member, self._workshop, self._group)
             return
         try:
             if isinstance(outputs, RedlineError):
@@ -324,7 +336,8 @@ class GroupRun:
             if self._verified(variant):
                 return
             found = variant_of(variant, member, self._workshop, self._group)
-            yield found
+            if not self._described(variant):
+                yield found
             reference = self._reference.get(variant.device)
             if reference is not None:
                 chosen = self._workshop.samples
