@@ -18,7 +18,7 @@ from redline.core.artifact import Engine, Layers, OnnxModel, Precision, Step
 from redline.core.errors import EngineMismatchError, InputError
 from redline.core.files import sha256_of, write_whole
 from redline.core.host import cpu_identity
-from redline.core.tensor import Array, Signature
+from redline.core.tensor import Array, Dim, Signature
 
 NAME = "openvino"
 _HINTS = ("default", "f32", "bf16", "f16")
@@ -41,15 +41,20 @@ class OpenVinoOptions:
         precision: ``default`` lets the runtime choose, which is bf16 where the processor has it; ``f32`` is true
             FP32. What really ran is read from the compiled model either way.
         streams: How many threads may call a session at one time, each on its share of the cores.
+        batch: The one batch size that it is compiled for, which lets the runtime plan its memory and kernels once; 0
+            leaves the file's own.
     """
 
     threads: int = 0
     precision: str = "default"
     streams: int = 1
+    batch: int = 0
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise InputError(f"threads is {self.threads}, expected 0 or more")
+        if self.batch < 0:
+            raise InputError(f"batch is {self.batch}, expected 0 or more")
         if self.streams < 1:
             raise InputError(f"streams is {self.streams}, expected 1 or more")
         if self.precision not in _HINTS:
@@ -76,18 +81,23 @@ class OpenVino:
     def compile(self, model: OnnxModel, directory: Path) -> Engine:
         """Compile; the precision of each layer is read from the runtime's own graph."""
         core = ov.Core()
+        signature = model.signature.at_batch(self.options.batch) if self.options.batch else model.signature
         try:
-            compiled = core.compile_model(core.read_model(str(model.path)), "CPU", self._config())
+            network = core.read_model(str(model.path))
+            if self.options.batch:
+                network.reshape({spec.name: ov.PartialShape(_sizes(spec.shape)) for spec in signature.inputs})
+            compiled = core.compile_model(network, "CPU", self._config())
         except Exception as error:
             raise refused(model.path, "OpenVINO", error) from error
-        path = directory / f"{model.path.stem}.{self.options.precision}.ov.blob"
+        fixed = f".b{self.options.batch}" if self.options.batch else ""
+        path = directory / f"{model.path.stem}.{self.options.precision}{fixed}.ov.blob"
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(path, compiled.export_model().getvalue())
         engine = Engine(
             path=path,
             sha256=sha256_of(path),
             backend=NAME,
-            signature=model.signature,
+            signature=signature,
             usage=model.usage,
             layers=_layers(compiled),
             platform=self.platform(),
@@ -156,6 +166,11 @@ class OpenVinoSession:
     def close(self) -> None:
         """Free the model."""
         self._requests = None
+
+
+def _sizes(shape: tuple[Dim, ...]) -> list[int]:
+    """Sizes as OpenVINO takes them; -1 is dynamic."""
+    return [size if isinstance(size, int) else -1 for size in shape]
 
 
 def _layers(compiled: ov.CompiledModel) -> Layers:

@@ -147,6 +147,22 @@ class Signature:
         got, expected = sorted(tensors), sorted(spec.name for spec in self.inputs)
         raise SignatureError(f"got inputs {got}, expected {expected}")
 
+    def at_batch(self, batch_size: int) -> Signature:
+        """The same with a dynamic first size fixed, and every size that is called the same.
+
+        >>> Signature((TensorSpec("x", ("batch", 2), "float32"),), ()).at_batch(4).inputs[0].shape
+        (4, 2)
+        """
+        names = {spec.shape[0] for spec in self.inputs if spec.shape and isinstance(spec.shape[0], str)}
+
+        def fixed(specs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
+            return tuple(
+                TensorSpec(s.name, tuple(batch_size if size in names else size for size in s.shape), s.dtype)
+                for s in specs
+            )
+
+        return Signature(fixed(self.inputs), fixed(self.outputs))
+
     @property
     def dynamic_batch(self) -> bool:
         """True when every input has a dynamic first size."""

@@ -15,7 +15,7 @@ from redline.study.rows import Row
 #: Errors beyond which an answer is another answer, by what ran; twenty times and more what the precision explains.
 _GROSS_ERROR = {"fp32": 0.05, "tf32": 0.5, "fp16": 0.5, "bf16": 0.5}
 _GROSS_AGREEMENT = 0.9
-_FULL = "fp32"
+_FULL, _FIXED = "fp32", "-fixed"
 
 
 def paired(slower: Row, faster: Row) -> Claim | None:
@@ -75,7 +75,7 @@ def full_precision_peer(row: Row, rows: Iterable[Row]) -> Row | None:
         for other in rows
         if other.requested == _FULL and other.backend == row.backend and other.loader == row.loader
         if _point(other) == _point(row) and other.time_s is not None and other.variant != row.variant
-        if not other.control
+        if not other.control and other.variant.endswith(_FIXED) == row.variant.endswith(_FIXED)
     ]
     same = [other for other in peers if stem(other.variant) == stem(row.variant)]
     chosen = same or peers
