@@ -4,10 +4,10 @@ import sys
 import pytest
 
 from redline.cli.doctor import doctor_command, machine_lines
-from redline.commands import doctor as subject
-from redline.commands.answers import answer
-from redline.commands.doctor import NEEDS_GPU, Diagnosis, Probed, abilities, doctor, run_probe
-from redline.commands.probes import PROBES
+from redline.diagnosis import diagnose as subject
+from redline.diagnosis.answers import answer
+from redline.diagnosis.diagnose import NEEDS_GPU, Diagnosis, Probed, abilities, diagnose, run_probe
+from redline.diagnosis.probes import PROBES
 
 
 def working(name: str) -> Probed:
@@ -17,7 +17,7 @@ def working(name: str) -> Probed:
     return Probed(tuple(answer(one, "1.2.3", device="CPU") for one in names))
 
 
-def by_name(diagnosis: Diagnosis) -> dict[str, subject.Finding]:
+def by_name(diagnosis: Diagnosis) -> dict[str, subject.Diagnosed]:
     return {finding.name: finding for finding in diagnosis.findings}
 
 
@@ -26,7 +26,7 @@ def test_every_subject_has_a_probe():
 
 
 def test_what_works_is_ok_and_the_document_is_json():
-    diagnosis = doctor(prober=working)
+    diagnosis = diagnose(prober=working)
     assert {finding.status for finding in diagnosis.findings} == {"ok"}
     document = json.loads(json.dumps(diagnosis.to_json(), allow_nan=False))
     assert document["gpus"] == ["NVIDIA X, compute capability 9.0, driver 580.95"]
@@ -40,7 +40,7 @@ def test_a_broken_wheel_is_explained():
             return Probed(problem="RuntimeError: operator torchvision::nms does not exist")
         return Probed(problem="ImportError: libfoo.so") if name == "timm" else working(name)
 
-    found = by_name(doctor(prober=broken))
+    found = by_name(diagnose(prober=broken))
     assert found["torchvision"].status == "broken"
     assert "CUDA build" in str(found["torchvision"].detail)
     assert "--index-url" in str(found["torchvision"].fix)
@@ -51,7 +51,7 @@ def test_no_compiler_is_unusable_with_a_fix():
     def without(name: str) -> Probed:
         return Probed((answer("torch-compile", "2", problem="no C++ compiler was found", fix="install g++"),))
 
-    found = by_name(doctor(prober=without))["torch-compile"]
+    found = by_name(diagnose(prober=without))["torch-compile"]
     assert (found.status, found.fix) == ("unusable", "install g++")
 
 
@@ -62,14 +62,14 @@ def without_gpu(name: str) -> Probed:
 def test_not_installed_says_what_to_type(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(subject, "find_spec", lambda name: None)
     monkeypatch.setattr(subject, "run_probe", without_gpu)
-    found = by_name(doctor())
+    found = by_name(diagnose())
     assert found["openvino"].fix == "pip install 'redline[openvino]'"
     assert found["openvino"].status == "missing"
     assert (found["tensorrt"].detail, found["tensorrt"].fix) == (NEEDS_GPU, None)
     assert (found["tensorrt-rtx"].detail, found["tensorrt-rtx"].fix) == (NEEDS_GPU, None)
     assert found["gpu"].detail == "there is no NVIDIA driver here"
     monkeypatch.setattr(subject, "run_probe", working)
-    assert by_name(doctor())["tensorrt"].fix == "pip install 'redline[tensorrt]'"
+    assert by_name(diagnose())["tensorrt"].fix == "pip install 'redline[tensorrt]'"
 
 
 def test_without_a_gpu_what_needs_one_is_not_tried_and_is_one_row(
@@ -81,10 +81,10 @@ def test_without_a_gpu_what_needs_one_is_not_tried_and_is_one_row(
         asked.append(name)
         return without_gpu(name)
 
-    diagnosis = doctor(prober=asking)
+    diagnosis = diagnose(prober=asking)
     assert "tensorrt_rtx" in asked
     assert not {"tensorrt", "torch_cuda", "onnxruntime_cuda", "torch_tensorrt"} & set(asked)
-    monkeypatch.setattr(subject, "doctor", lambda: diagnosis)
+    monkeypatch.setattr("redline.commands.doctor.doctor", lambda: diagnosis)
     doctor_command()
     told = " ".join(capsys.readouterr().out.split())
     assert "with a GPU: PyTorch CUDA, ONNX Runtime CUDA" in told
@@ -124,8 +124,8 @@ def test_abilities_in_words(flags: tuple[str, ...], have: set[str]):
 
 
 def test_command_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    diagnosis = doctor(prober=working)
-    monkeypatch.setattr(subject, "doctor", lambda: diagnosis)
+    diagnosis = diagnose(prober=working)
+    monkeypatch.setattr("redline.commands.doctor.doctor", lambda: diagnosis)
     doctor_command(as_json=True)
     assert json.loads(capsys.readouterr().out)["findings"]
     doctor_command()
@@ -134,4 +134,4 @@ def test_command_prints_a_table_or_json(monkeypatch: pytest.MonkeyPatch, capsys:
 
 @pytest.mark.slow
 def test_this_machine():
-    assert by_name(doctor())["onnxruntime"].status == "ok"
+    assert by_name(diagnose())["onnxruntime"].status == "ok"

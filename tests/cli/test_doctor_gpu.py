@@ -13,10 +13,9 @@ import onnxruntime
 import pytest
 
 from redline.cli.doctor import doctor_command
-from redline.commands import doctor as subject
-from redline.commands.doctor import Finding, doctor, run_probe
-from redline.commands.subjects import SUBJECTS
-from redline.commands.traps import explain
+from redline.diagnosis.diagnose import Diagnosed, diagnose, run_probe
+from redline.diagnosis.subjects import SUBJECTS
+from redline.diagnosis.traps import explain
 
 DRIVER = """
 #include <stdlib.h>
@@ -93,13 +92,13 @@ def tensorrt(site: Path, version: str, *, flags: bool, strong: bool = True, buil
     package(site, "tensorrt", text)
 
 
-def looked_at(name: str) -> Finding:
+def looked_at(name: str) -> Diagnosed:
     subjects = tuple(one for one in SUBJECTS if one.name == name)
-    return next(finding for finding in doctor(subjects=subjects).findings if finding.name == name)
+    return next(finding for finding in diagnose(subjects=subjects).findings if finding.name == name)
 
 
 def test_the_gpu_is_a_row_of_its_own(machine: Path) -> None:
-    gpu = doctor(subjects=()).findings[0]
+    gpu = diagnose(subjects=()).findings[0]
     assert (gpu.name, gpu.title, gpu.status) == ("gpu-0", "NVIDIA H200", "ok")
     assert gpu.detail == "compute capability 9.0, 141 GiB, driver for CUDA up to 13.0"
     assert str(gpu.version).startswith("driver ")
@@ -112,7 +111,7 @@ def test_a_driver_that_does_not_answer_is_told(
     machine: Path, monkeypatch: pytest.MonkeyPatch, code: str, told: str
 ) -> None:
     monkeypatch.setenv("FAKE_INIT", code)
-    gpu = doctor(subjects=()).findings[0]
+    gpu = diagnose(subjects=()).findings[0]
     assert (gpu.name, gpu.status) == ("gpu", "missing")
     assert told in str(gpu.detail)
 
@@ -270,8 +269,8 @@ def test_the_table_fits_a_terminal_of_100_columns(
 ) -> None:
     tensorrt(machine, "11.4.0", flags=False)
     names = ("torch-cuda", "tensorrt", "tensorrt-rtx", "torch-tensorrt")
-    diagnosis = doctor(subjects=tuple(one for one in SUBJECTS if one.name in names))
-    monkeypatch.setattr(subject, "doctor", lambda: diagnosis)
+    diagnosis = diagnose(subjects=tuple(one for one in SUBJECTS if one.name in names))
+    monkeypatch.setattr("redline.commands.doctor.doctor", lambda: diagnosis)
     monkeypatch.setenv("COLUMNS", "100")
     doctor_command()
     lines = capsys.readouterr().out.splitlines()

@@ -11,7 +11,7 @@ from rich.table import Table
 from redline.cli.common import JsonFlag, console, print_json
 
 if TYPE_CHECKING:
-    from redline.commands.doctor import Diagnosis, Finding
+    from redline.diagnosis.diagnose import Diagnosed, Diagnosis
 
 _MARKS = {
     "ok": "[green]yes[/]",
@@ -70,9 +70,9 @@ def machine_lines(diagnosis: Diagnosis) -> list[str]:
     return lines
 
 
-def _readable(findings: tuple[Finding, ...]) -> list[Finding]:
+def _readable(findings: tuple[Diagnosed, ...]) -> list[Diagnosed]:
     """One row for all that a GPU would bring, where there is none."""
-    from redline.commands.doctor import NEEDS_GPU
+    from redline.diagnosis.diagnose import NEEDS_GPU
 
     waiting = [finding for finding in findings if finding.detail == NEEDS_GPU]
     kept = [finding for finding in findings if finding.detail != NEEDS_GPU]
@@ -83,7 +83,7 @@ def _readable(findings: tuple[Finding, ...]) -> list[Finding]:
     return kept
 
 
-def _words(finding: Finding) -> str:
+def _words(finding: Diagnosed) -> str:
     parts = [part for part in (finding.device, finding.detail) if part]
     fix = [f"[bold]{escape(finding.fix)}[/]"] if finding.fix else []
     return ": ".join([escape("; ".join(parts)), *fix]) if parts else "".join(fix)

@@ -1,6 +1,6 @@
 """What an installed package can do here; each function runs in a process of its own, which a broken wheel may kill.
 
-``python -m redline.commands.probes NAME`` prints one line of JSON behind :data:`redline.commands.answers.MARK`.
+``python -m redline.diagnosis.probes NAME`` prints one line of JSON behind :data:`redline.diagnosis.answers.MARK`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import warnings
 from collections.abc import Callable
 from importlib import import_module
 
-from redline.commands import gpu_probes
-from redline.commands.answers import MARK, Answer, answer
+from redline.diagnosis import gpu_probes
+from redline.diagnosis.answers import MARK, Answer, answer
 
 
 def probe_torch() -> list[Answer]:

@@ -10,7 +10,7 @@ import re
 from importlib import import_module, metadata
 from typing import TYPE_CHECKING, Any
 
-from redline.commands.answers import Answer, answer
+from redline.diagnosis.answers import Answer, answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
