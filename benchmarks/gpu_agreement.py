@@ -121,7 +121,7 @@ def main() -> int:
     parser.add_argument("--model", required=True, help="as redline names it")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    from redline.commands.opening import open_any
+    from redline.opening.opening import open_any
 
     images, confidence, answers = saved(args.saved)
     opened = open_any(args.model)

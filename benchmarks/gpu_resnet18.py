@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 
 import redline
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import Engine
 from redline.core.errors import WorkerError
 from redline.core.files import write_whole
@@ -35,6 +34,7 @@ from redline.formats.onnx_file import read_onnx
 from redline.measurement.environment import fingerprint
 from redline.measurement.stats import percentile, speedup
 from redline.measurement.worker import Source, Worker, call_in_fresh_process
+from redline.opening.sessions import open_onnx
 from redline.transforms.macs import count_macs
 from redline.verification.compare import compare_outputs, outputs_of
 

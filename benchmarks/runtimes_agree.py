@@ -44,8 +44,6 @@ import redline
 import scale
 from redline.backends import load_backend
 from redline.commands.export import export
-from redline.commands.opening import open_any
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import OnnxModel
 from redline.core.files import sha256_of, write_whole
 from redline.core.tensor import Array
@@ -54,6 +52,8 @@ from redline.detection.nms import MAX_DETECTIONS
 from redline.detection.results import Detections
 from redline.formats.onnx_file import read_onnx
 from redline.measurement.environment import fingerprint, installed
+from redline.opening.opening import open_any
+from redline.opening.sessions import open_onnx
 from redline.transforms.half import to_half
 from scale.models.loaded import OpenModel
 from scale.models.opening import open_model

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 import redline
-from redline.commands.sessions import open_onnx
 from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.data.sources import load_asset
 from redline.formats.onnx_file import read_onnx
 from redline.networks.load import load_model, wrap_module
+from redline.opening.sessions import open_onnx
 
 PASSES = ("eliminate_deadend", "fuse_add_bias_into_conv", "fuse_bn_into_conv")
 

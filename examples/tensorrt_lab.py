@@ -24,13 +24,13 @@ import numpy as np
 import redline
 from redline.backends import open_engine
 from redline.commands.build import BuildOptions, BuildResult
-from redline.commands.sessions import open_onnx
 from redline.core.errors import RedlineError
 from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.data.sources import load_asset
 from redline.formats.onnx_file import read_onnx
 from redline.networks.load import load_model
+from redline.opening.sessions import open_onnx
 
 RUNS = 300
 BATCH = 64

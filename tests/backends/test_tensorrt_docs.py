@@ -53,7 +53,7 @@ def test_what_the_examples_call_exists() -> None:
     from redline.backends.tensorrt.backend import TensorRt
     from redline.backends.tensorrt.pool import SessionPool
     from redline.backends.tensorrt.session import EngineSession
-    from redline.commands.fallback import Found
+    from redline.opening.fallback import Found
 
     kinds = {"session": EngineSession, "pool": SessionPool, "found": Found, "load_backend": TensorRt}
     taken = [

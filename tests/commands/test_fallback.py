@@ -13,13 +13,13 @@ import pytest
 from tests.onnx_models import conv_model
 
 from redline.backends import load_backend
-from redline.commands import fallback as module
-from redline.commands.fallback import Found
 from redline.commands.run import run
 from redline.core.artifact import Engine
 from redline.core.errors import EngineMismatchError, InputError
 from redline.core.files import sha256_of
 from redline.formats.onnx_file import read_onnx
+from redline.opening import fallback as module
+from redline.opening.fallback import Found
 
 
 @pytest.fixture

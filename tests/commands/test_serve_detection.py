@@ -13,7 +13,6 @@ from tests.detection.models import NAMES, detector_model, ultralytics_metadata, 
 
 from redline.backends import load_backend
 from redline.cli import main
-from redline.commands.opening import open_any
 from redline.commands.run import Thresholds, run
 from redline.commands.serve_models import make_opener
 from redline.core.artifact import Engine
@@ -21,6 +20,7 @@ from redline.core.errors import InputError
 from redline.core.preprocess import Detection
 from redline.data.images import size_of
 from redline.formats.onnx_file import read_onnx
+from redline.opening.opening import open_any
 
 FOUND = [(32, 32, 32, 16, 0, 0.9), (34, 32, 32, 16, 0, 0.8), (50, 50, 8, 8, 2, 0.2)]
 

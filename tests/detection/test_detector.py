@@ -5,13 +5,13 @@ import pytest
 from onnx import TensorProto
 from tests.detection.models import NAMES, detector_model, ultralytics_metadata, v8_predictions
 
-from redline.commands.sessions import open_onnx
 from redline.core.errors import InputError
 from redline.core.preprocess import Detection, Preprocess, Usage
 from redline.core.tensor import Signature, TensorSpec
 from redline.detection.detector import Detector
 from redline.detection.preparing import letterbox_preprocess
 from redline.formats.onnx_file import read_onnx
+from redline.opening.sessions import open_onnx
 
 USAGE = Usage(preprocess=letterbox_preprocess(64, 64), class_names=NAMES, detection=Detection())
 SQUARE = np.zeros((64, 64, 3), np.uint8)

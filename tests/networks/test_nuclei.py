@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from redline.commands.export import export
-from redline.commands.sessions import open_onnx
 from redline.detection.detector import Detector
 from redline.formats.onnx_file import read_onnx
 from redline.networks.nuclei import (
@@ -34,6 +33,7 @@ from redline.networks.nuclei_labels import (
 from redline.networks.table import MODELS
 from redline.networks.weights import read_weights
 from redline.networks.zoo import ASSETS, build
+from redline.opening.sessions import open_onnx
 
 pytest.importorskip("skimage")
 pytest.importorskip("openslide")

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import scale
-from redline.commands.opening import open_any
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import Argument
 from redline.core.session import Session
 from redline.core.tensor import Array
 from redline.detection.detector import Detector
 from redline.detection.results import Detections
 from redline.formats.onnx_file import read_onnx
+from redline.opening.opening import open_any
+from redline.opening.sessions import open_onnx
 from scale.models.opening import OnnxRuntime, open_model
 from scale.models.spec import ModelSpec
 from scale.slides.opening import open_slide

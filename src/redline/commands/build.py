@@ -12,13 +12,13 @@ from typing import Any, Literal, cast, get_args
 from redline.backends import load_backend
 from redline.commands.build_files import Recipe, find_samples, prepare_file, recipes_for
 from redline.commands.build_run import Latency, Runner
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import Argument, Engine, OnnxModel
 from redline.core.errors import BuildError, InputError
 from redline.core.files import write_whole
 from redline.core.samples import Samples, save_samples
 from redline.core.session import Backend, Session
 from redline.formats.onnx_file import read_onnx
+from redline.opening.sessions import open_onnx
 from redline.verification.compare import Agreement
 
 BuildPrecision = Literal["fp32", "tf32", "fp16", "bf16", "int8"]

@@ -12,12 +12,12 @@ import numpy as np
 from redline.backends import load_backend
 from redline.commands.build import BuildOptions, BuildRequest, BuildResult, Variant, run_all
 from redline.commands.build_files import Recipe
-from redline.study.launch import stem_of
 from redline.core.errors import BuildError, InputError
 from redline.core.samples import Samples
 from redline.core.tensor import Signature
 from redline.data.sources import load_asset, load_samples
 from redline.data.synthetic import synthetic_samples
+from redline.study.launch import stem_of
 
 if TYPE_CHECKING:
     from redline.networks.load import TorchModel

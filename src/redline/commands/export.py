@@ -13,13 +13,13 @@ import numpy as np
 import torch
 
 from redline.commands.optimize import difference
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import OnnxModel
 from redline.core.errors import ExportError, InputError, RedlineError
 from redline.core.preprocess import Usage
 from redline.core.tensor import Array
 from redline.formats.torch_values import at_batch, like, named_tensors
 from redline.networks.load import ModelRef, TorchModel, load_model
+from redline.opening.sessions import open_onnx
 from redline.transforms.export import Exporter, ExportOptions, export_module, export_torchscript
 
 if TYPE_CHECKING:

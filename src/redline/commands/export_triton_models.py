@@ -15,7 +15,6 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 import redline
 from redline.backends.tensorrt.profiles import Profile, Range, parse_profiles
-from redline.commands.opening import MANIFEST
 from redline.core.artifact import Engine, Layers, OnnxModel
 from redline.core.errors import ArtifactError, InputError
 from redline.core.host import available_cores
@@ -25,6 +24,7 @@ from redline.deployment import triton_python
 from redline.deployment.repository import VersionFiles, check_name
 from redline.deployment.triton import MODEL_FILES, Kind, Scheduling, TritonModel, joins, why_not_joined
 from redline.formats.onnx_file import read_onnx
+from redline.opening.opening import MANIFEST
 
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})=(.+)", re.S)
 _LARGEST_BATCH = 32

@@ -12,7 +12,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redline
-from redline.commands.opening import open_any
 from redline.core.errors import InputError, MissingDependencyError, RedlineError
 from redline.core.preprocess import Preprocess
 from redline.core.processes import command_line
@@ -36,6 +35,7 @@ from redline.loadtesting.results import (
 from redline.loadtesting.summary import Summary, summarize
 from redline.loadtesting.targets import Command, Server, Spot, open_servers, parse_spots
 from redline.measurement.environment import fingerprint, noise_check
+from redline.opening.opening import open_any
 
 __all__ = ["Summary", "loadtest"]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import OnnxModel
 from redline.core.errors import InputError, PassError, RedlineError
 from redline.core.samples import Samples
@@ -15,6 +14,7 @@ from redline.core.tensor import Array, Signature
 from redline.data.sources import load_samples
 from redline.data.synthetic import synthetic_samples
 from redline.formats.onnx_file import read_onnx
+from redline.opening.sessions import open_onnx
 from redline.transforms.optimize import Check, Optimized
 from redline.transforms.optimize import optimize as run_passes
 

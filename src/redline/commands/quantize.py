@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import OnnxModel
 from redline.core.errors import InputError
 from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.data.sources import load_samples
 from redline.formats.onnx_file import read_onnx
+from redline.opening.sessions import open_onnx
 from redline.transforms.calibrate import METHODS, Method, Progress
 from redline.transforms.half import to_half
 from redline.transforms.layer_error import LayerError, layer_errors, suggest

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from redline.commands.opening import Opened, open_any
 from redline.core.errors import InputError, RedlineError
 from redline.core.files import whole_file
 from redline.core.samples import Samples
@@ -22,6 +21,7 @@ from redline.detection.decoding import CONFIDENCE, IOU, Decoder
 from redline.detection.letterbox import Placement, identity, placement_of
 from redline.detection.plain import to_plain
 from redline.detection.results import Detections
+from redline.opening.opening import Opened, open_any
 from redline.verification.compare import outputs_of
 from redline.verification.guesses import Guess, guesses_of
 from redline.verification.judge import is_float

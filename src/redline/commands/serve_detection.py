@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from redline.commands.opening import Opened
 from redline.core.errors import InputError, MissingDependencyError
 from redline.core.preprocess import Detection, Preprocess
+from redline.opening.opening import Opened
 
 
 def detection_of(opened: Opened, preprocess: Preprocess | None) -> tuple[Detection | None, tuple[str, ...]]:

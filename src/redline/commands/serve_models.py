@@ -13,7 +13,6 @@ from typing import Any
 
 from redline.backends import BACKENDS, load_backend
 from redline.backends.refusals import check_platform
-from redline.commands.opening import MANIFEST, Opened, open_any
 from redline.commands.serve_detection import detection_of
 from redline.core.artifact import Argument, Engine
 from redline.core.errors import ArtifactError, EngineMismatchError, InputError
@@ -21,6 +20,7 @@ from redline.core.preprocess import Preprocess
 from redline.core.session import Session, SupportsConcurrentCalls, SupportsProfiles
 from redline.measurement.environment import fingerprint, usable_cores
 from redline.networks.table import MODELS
+from redline.opening.opening import MANIFEST, Opened, open_any
 from redline.serving.models import Loaded, Opener, Source
 from redline.serving.repository import NAME, is_repository, model_in, versions_in
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redline.commands.opening import Opened, is_torch, open_any
 from redline.core.artifact import Precision
 from redline.core.errors import BuildError, EngineMismatchError, InputError, RedlineError
 from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.data.sources import load_asset, load_samples
 from redline.data.synthetic import synthetic_samples
+from redline.opening.opening import Opened, is_torch, open_any
 from redline.verification.compare import Agreement, Gate, compare_outputs, outputs_of
 from redline.verification.dependence import Dependence, dependence
 

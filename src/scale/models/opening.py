@@ -155,8 +155,8 @@ def _others(request: _Request, onnx_runtime: OnnxRuntime) -> list[_Candidate]:
 
 def _onnx_candidate(request: _Request, path: Path, runtime: str) -> _Candidate:
     def open_it() -> OpenModel:
-        from redline.commands.sessions import open_onnx
         from redline.formats.onnx_file import read_onnx
+        from redline.opening.sessions import open_onnx
 
         model, torch = read_onnx(path), request.files.torch
         stale = why_stale(path, model.provenance, [torch] if torch and request.files.named != path else [])

@@ -21,13 +21,13 @@ from redline.backends import load_backend
 from redline.commands.export_triton import export_triton
 from redline.commands.run import run
 from redline.commands.serve_models import make_opener
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import OnnxModel, Step
 from redline.core.preprocess import Detection, Usage
 from redline.core.tensor import Array
 from redline.detection.detector import Detector
 from redline.detection.results import Detections
 from redline.formats.onnx_file import load_proto, read_onnx, save_proto
+from redline.opening.sessions import open_onnx
 from redline.transforms.half import to_half
 from scale.models.best_class import STEP, with_best_class
 from scale.models.uint8_input import with_uint8_input

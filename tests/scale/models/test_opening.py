@@ -15,12 +15,12 @@ from tests.onnx_models import conv_model
 from tests.scale.models.yolo_tools import SIDE_PX, bright_model, image_with, touch
 
 from redline.backends import nvidia
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import Engine, Layers
 from redline.core.errors import DeviceError, EngineMismatchError, InputError, MissingDependencyError, RedlineError
 from redline.core.host import cpu_info
 from redline.core.tensor import Array
 from redline.formats.onnx_file import read_onnx
+from redline.opening.sessions import open_onnx
 from scale.models import opening
 from scale.models.conversion import ConvertOptions
 from scale.models.convert import convert

@@ -11,11 +11,11 @@ from onnx import TensorProto, helper
 from tests.onnx_models import save_graph
 from tests.scale.models.yolo_tools import SIDE_PX, bright_model
 
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import OnnxModel
 from redline.core.preprocess import Preprocess, Usage
 from redline.detection.detector import Detector
 from redline.formats.onnx_file import load_proto, read_onnx, save_proto
+from redline.opening.sessions import open_onnx
 from scale.models.loaded import Origin, loaded
 from scale.models.spec import ModelSpec
 from scale.models.uint8_input import STEP, with_uint8_input

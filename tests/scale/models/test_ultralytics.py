@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from redline.commands.sessions import open_onnx
 from redline.core.errors import ArtifactError, MissingDependencyError
 from redline.core.files import sha256_of
+from redline.opening.sessions import open_onnx
 from scale.models.files import EXPORTED
 from scale.models.opening import open_model
 from scale.models.spec import ModelSpec

@@ -16,11 +16,11 @@ from tests.scale.fake_slide import FakeSlide
 from tests.scale.pipeline.fakes import RectangleRunner, scattered
 from tests.scale.pipeline.test_run import HEIGHT, WIDTH, plan_for, run, same
 
-from redline.commands.sessions import open_onnx
 from redline.core.errors import DataError
 from redline.core.session import Session
 from redline.core.tensor import Array
 from redline.formats.onnx_file import read_onnx
+from redline.opening.sessions import open_onnx
 from scale.models.loaded import OpenModel, Origin, loaded
 from scale.models.opening import open_model
 from scale.models.spec import ModelSpec

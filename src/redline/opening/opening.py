@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import Argument, Engine, Layers, OnnxModel, Precision
 from redline.core.errors import ArtifactError, EngineMismatchError, InputError
 from redline.core.preprocess import Detection, Preprocess, Usage
 from redline.core.session import Session
 from redline.networks.table import MODELS
+from redline.opening.sessions import open_onnx
 from redline.verification.tolerance import coarsest
 
 MANIFEST = "manifest.json"
@@ -66,7 +66,7 @@ def open_any(
         weights: A checkpoint, for a PyTorch model.
         as_it_is: Run an ONNX file without the runtime's graph optimizations: what a reference should be.
         fallback: What answers instead where an engine cannot be used; see
-            :func:`redline.commands.fallback.open_with_fallback`. The notes say so then.
+            :func:`redline.opening.fallback.open_with_fallback`. The notes say so then.
 
     Raises:
         InputError: there is no such thing, or it cannot be used.
@@ -144,8 +144,8 @@ def _assumed(preprocess: Preprocess) -> str:
 
 def _open_engine(path: Path, threads: int, fallback: Sequence[str] = ()) -> Opened:
     from redline.backends import open_engine
-    from redline.commands.fallback import open_with_fallback
     from redline.data.images import infer_preprocess
+    from redline.opening.fallback import open_with_fallback
 
     reasons: tuple[str, ...] = ()
     if fallback:

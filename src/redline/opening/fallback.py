@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from redline.backends import load_backend
-from redline.commands.sessions import open_onnx
 from redline.core.artifact import Argument, Engine, Layers
 from redline.core.errors import EngineMismatchError, InputError, RedlineError
 from redline.core.files import sha256_of
 from redline.core.session import Session
 from redline.formats.onnx_file import read_onnx
+from redline.opening.sessions import open_onnx
 
 #: What is tried when the engine cannot be used, in this order.
 FALLBACKS = ("rebuild", "onnxruntime-cuda", "torch", "onnxruntime")
