@@ -13,7 +13,7 @@ from redline.cli.common import JsonFlag, QuietFlag, console, print_json, progres
 from redline.core.errors import InputError
 
 if TYPE_CHECKING:
-    from redline.commands.build import BuildResult, Variant
+    from redline.building.records import BuildResult, BuiltEngine
 
 _UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -139,7 +139,7 @@ def _show(result: BuildResult, out: Path) -> None:
     console.print(f"{verified}everything is in {out}", markup=False, soft_wrap=True)
 
 
-def _row(variant: Variant) -> tuple[str, ...]:
+def _row(variant: BuiltEngine) -> tuple[str, ...]:
     asked = variant.recipe.precision + (f" ({variant.recipe.calibrator})" if variant.recipe.calibrator else "")
     if variant.engine is None:
         return asked, variant.recipe.typing, "[red]not built[/]", "", "", "", "", ""
@@ -156,7 +156,7 @@ def _row(variant: Variant) -> tuple[str, ...]:
     )
 
 
-def _agreement(variant: Variant) -> tuple[str, str]:
+def _agreement(variant: BuiltEngine) -> tuple[str, str]:
     """Share of samples with the FP32 model's class, and the norm of the error over that of the answers."""
     found = variant.agreement
     if found is None:

@@ -148,7 +148,7 @@ def compile_tensorrt(
     ``calibration`` is a file of samples; only INT8 needs one.
     """
     from redline.backends import load_backend
-    from redline.commands.build_files import prepare_file, recipes_for
+    from redline.building.recipes import prepare_file, recipes_for
     from redline.core.errors import UnsupportedError
 
     source, folder = _read(model), Path(directory)

@@ -97,3 +97,15 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def stem_of(model: str) -> str:
+    """A file name for a model's name.
+
+    >>> stem_of("nets/small.py:make"), stem_of("out/model.onnx"), stem_of("torchvision:vgg16")
+    ('small_make', 'model', 'torchvision_vgg16')
+    """
+    name = model.replace("\\", "/").rsplit("/", 1)[-1]
+    for suffix in (".onnx", ".pt2", ".pt", ".pth", ".ts"):
+        name = name.removesuffix(suffix)
+    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name.replace(".py:", "_")) or "model"

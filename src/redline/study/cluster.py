@@ -12,14 +12,13 @@ from typing import Any, Self
 
 from redline.backends.nvidia import find_gpus
 from redline.core.errors import DeviceError
-from redline.core.files import write_whole
+from redline.core.files import stem_of, write_whole
 from redline.core.ray_cluster import ray_at
 from redline.measurement.environment import fingerprint
 from redline.study.config import StudyConfig
 from redline.study.describe import Description, ModelAt
 from redline.study.files import Shelf, Workshop
 from redline.study.group import Choose, GroupRun, Orders
-from redline.study.launch import stem_of
 from redline.study.plan import CellGroup
 from redline.study.records import CellEnded, Machine, ModelFile, Node, Record, Run, Size
 

@@ -7,14 +7,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from redline.core.errors import InputError, MissingDependencyError, WorkerError
-from redline.core.files import sha256_of
+from redline.core.files import sha256_of, stem_of
 from redline.core.plain import from_plain, to_plain
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Signature
 from redline.data.choose import Needs
 from redline.measurement.worker import Source, call_in_fresh_process, thread_environment
 from redline.study.config import StudyConfig
-from redline.study.launch import STEPS, Site, stem_of
+from redline.study.launch import STEPS, Site
 from redline.study.records import Model, ModelFile, Size
 
 _DESCRIBE_S = 600.0

@@ -17,6 +17,7 @@ from pathlib import Path
 from redline import __version__
 from redline.backends.nvidia import find_gpus
 from redline.core.errors import InputError, RedlineError, WorkerError
+from redline.core.files import stem_of
 from redline.core.host import available_cores
 from redline.core.plain import to_plain
 from redline.core.processes import command_line
@@ -33,7 +34,7 @@ from redline.study.group import Choose, GroupRun, Orders
 from redline.study.hold import Place
 from redline.study.inputs import SHIPPED
 from redline.study.journal import Journal, cells_of
-from redline.study.launch import reason_against, require_gpu, stem_of
+from redline.study.launch import reason_against, require_gpu
 from redline.study.plan import WITHOUT_TORCH, CellGroup, baseline_of, expected_s, group_cells, plan_cells
 from redline.study.records import (
     ArtifactMade,

@@ -83,18 +83,6 @@ class Launch:
     engine: Engine | None = None
 
 
-def stem_of(model: str) -> str:
-    """A file name for a model's name.
-
-    >>> stem_of("nets/small.py:make"), stem_of("out/model.onnx"), stem_of("torchvision:vgg16")
-    ('small_make', 'model', 'torchvision_vgg16')
-    """
-    name = model.replace("\\", "/").rsplit("/", 1)[-1]
-    for suffix in (".onnx", ".pt2", ".pt", ".pth", ".ts"):
-        name = name.removesuffix(suffix)
-    return "".join(c if c.isalnum() or c in "-_" else "_" for c in name.replace(".py:", "_")) or "model"
-
-
 def reason_against(variant: Variant, interpreter: str = "") -> str | None:
     """Why a variant cannot run on this machine, in words; None where it can as far as one sees.
 

@@ -17,7 +17,7 @@ from scale.models.files import ModelFiles, find_files, why_stale
 from scale.models.spec import ONNX_SUFFIX, ModelSpec
 
 if TYPE_CHECKING:
-    from redline.commands.build import Variant
+    from redline.building.records import BuiltEngine
 
 CONVERTED = "scale convert"
 _DEFAULT_INPUT_PX = 640
@@ -313,7 +313,7 @@ def _rewritten(model: OnnxModel, options: ConvertOptions, folder: Path) -> OnnxM
     return model
 
 
-def _build(model: OnnxModel, options: ConvertOptions, folder: Path, tell: Tell) -> Variant:
+def _build(model: OnnxModel, options: ConvertOptions, folder: Path, tell: Tell) -> BuiltEngine:
     from redline.commands.build import BuildOptions, build
 
     batch = options.batch
@@ -368,7 +368,7 @@ def _still_good(
     return engine if all(engine.platform.get(key) == here.get(key) for key in depends) else None
 
 
-def _notes_of(variant: Variant, options: ConvertOptions) -> tuple[str, ...]:
+def _notes_of(variant: BuiltEngine, options: ConvertOptions) -> tuple[str, ...]:
     if options.target:
         told = tuple(note for note in variant.notes if not note.startswith("not run"))
         return (*told, f"not tried: it is for a GPU of {options.target}")

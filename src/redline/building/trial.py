@@ -3,69 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from statistics import median
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from redline.backends import open_engine
+from redline.building.records import BuildRequest, BuiltEngine, Latency, Progress
 from redline.core.artifact import Engine
 from redline.core.errors import RedlineError
 from redline.core.samples import Samples
 from redline.core.session import Session, SupportsDeviceTiming, SupportsProfiles
 from redline.core.tensor import Array
 from redline.measurement.latency import time_calls
-from redline.measurement.stats import percentile
 from redline.verification.compare import Agreement, compare_outputs, outputs_of
 from redline.verification.tolerance import coarsest
 
 _ROUNDS = 20
 _WINDOW_S = 0.02
 _DEVICE_CALLS = 20
-Progress = Callable[[str, int, int], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """One engine at one batch size: raw samples, in seconds.
-
-    Attributes:
-        end_to_end_s: Host arrays in to host arrays out.
-        device_s: What the GPU computed, by its own clock, on inputs that lay there; empty where it cannot say.
-    """
-
-    batch: int
-    end_to_end_s: list[float] = field(default_factory=list)
-    device_s: list[float] = field(default_factory=list)
-
-    @property
-    def end_to_end_ms(self) -> float:
-        """Median."""
-        return median(self.end_to_end_s) * 1e3
-
-    @property
-    def device_ms(self) -> float | None:
-        """Median."""
-        return median(self.device_s) * 1e3 if self.device_s else None
-
-    @property
-    def throughput(self) -> float:
-        """Samples per second of one call after the other."""
-        return self.batch / median(self.end_to_end_s)
-
-    def to_json(self) -> dict[str, Any]:
-        """Percentiles and the raw samples, in milliseconds."""
-        found: dict[str, Any] = {"batch": self.batch, "samples_per_s": self.throughput}
-        for name, values in (("end_to_end", self.end_to_end_s), ("device", self.device_s)):
-            if values:
-                found[f"{name}_ms"] = {f"p{q}": percentile(values, q) * 1e3 for q in (50, 90, 99)}
-                found[f"{name}_samples_ms"] = [round(value * 1e3, 6) for value in values]
-        return found
-
-
-class Runner:
+class EngineTrial:
     """Holds the engines' sessions while they take turns."""
 
     def __init__(self, reference: Callable[[], Session], samples: Samples, progress: Progress | None) -> None:
@@ -148,3 +108,24 @@ def _batches(session: Session) -> tuple[int, ...]:
     if isinstance(session, SupportsProfiles):
         return session.batch_sizes
     return (session.signature.fixed_batch or 1,)
+
+
+def run_all(
+    reference: Callable[[], Session], variants: list[BuiltEngine], samples: Samples, request: BuildRequest
+) -> list[BuiltEngine]:
+    """Verify and measure those that can run here; the others stay as they are, with the reason."""
+    with EngineTrial(reference, samples, request.progress) as runner:
+        for variant in variants:
+            if variant.engine is not None:
+                runner.open(variant.recipe.name, variant.engine)
+        if request.options.measure:
+            runner.measure()
+        return [
+            replace(
+                variant,
+                agreement=runner.agreements.get(variant.recipe.name),
+                latencies=tuple(runner.latencies.get(variant.recipe.name, ())),
+                notes=(*variant.notes, *runner.notes.get(variant.recipe.name, ())),
+            )
+            for variant in variants
+        ]

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from redline.backends import load_backend
-from redline.commands.build import BuildOptions, BuildRequest, BuildResult, Variant, run_all
-from redline.commands.build_files import Recipe
+from redline.building.recipes import Recipe
+from redline.building.records import BuildOptions, BuildRequest, BuildResult, BuiltEngine
+from redline.building.trial import run_all
 from redline.core.errors import BuildError, InputError
+from redline.core.files import stem_of
 from redline.core.samples import Samples
 from redline.core.tensor import Signature
 from redline.data.sources import load_asset, load_samples
 from redline.data.synthetic import synthetic_samples
-from redline.study.launch import stem_of
 
 if TYPE_CHECKING:
     from redline.networks.load import TorchModel
@@ -82,7 +83,7 @@ def _samples(loaded: TorchModel, signature: Signature, request: BuildRequest) ->
     return random, random
 
 
-def _compile(arguments: dict[str, Any], precision: str, path: Path, scratch: Path) -> Variant:
+def _compile(arguments: dict[str, Any], precision: str, path: Path, scratch: Path) -> BuiltEngine:
     from redline.networks.torch_tensorrt import compile_torch_tensorrt
 
     recipe = Recipe(name=precision, precision=precision, typing="torch")
@@ -93,9 +94,9 @@ def _compile(arguments: dict[str, Any], precision: str, path: Path, scratch: Pat
             out=path, precision=cast("Any", precision), calibration=calibration, **arguments
         )
     except (BuildError, InputError) as error:
-        return Variant(recipe=recipe, failed=str(error))
+        return BuiltEngine(recipe=recipe, failed=str(error))
     notes = tuple(note for note in str(engine.options.get("notes") or "").splitlines() if note)
-    return Variant(recipe=recipe, engine=engine, build_s=perf_counter() - started, notes=notes)
+    return BuiltEngine(recipe=recipe, engine=engine, build_s=perf_counter() - started, notes=notes)
 
 
 def _batch(options: BuildOptions) -> tuple[int, int, int]:
