@@ -61,6 +61,12 @@ class _Found:
     plan: Engine | None = None
     kind: Kind = "cpu"
     notes: tuple[str, ...] = ()
+    measured: tuple[str, str] | None = None
+
+    @property
+    def precision(self) -> tuple[str, str]:
+        """Of most layers, and in words: as a tune measured it, else as the file says."""
+        return self.measured or (self.layers.precision, self.layers.describe())
 
 
 def prepare(text: str, wish: Mapping[str, Any]) -> Prepared:
@@ -92,7 +98,7 @@ def prepare(text: str, wish: Mapping[str, Any]) -> Prepared:
         files=_files(found, model),
         comment=(
             f"Written by redline {redline.__version__} from {found.path.name} "
-            f"(sha256 {found.sha256[:16]}…, {found.layers.describe()}).\nYours to edit: redline never writes it again."
+            f"(sha256 {found.sha256[:16]}…, {found.precision[1]}).\nYours to edit: redline never writes it again."
         ),
         notes=(*found.notes, *notes),
     )
@@ -172,6 +178,7 @@ def _find_tuned(path: Path) -> _Found:
         engine, model, torch = manifest["engine"], manifest["model"], manifest["torch"]
         preprocess = Preprocess.from_json(manifest["preprocess"]) if manifest["preprocess"] else None
         class_names = tuple(manifest["class_names"] or ())
+        measured = (str(manifest["precision"]), str(manifest["layers"]))
     except (ValueError, KeyError, TypeError) as error:
         told = f"{type(error).__name__}: {error}"
         raise ArtifactError(f"{folder / MANIFEST} is not a manifest of redline tune ({told})") from error
@@ -184,7 +191,7 @@ def _find_tuned(path: Path) -> _Found:
     tuned = folder.resolve().parent if folder.name == "best" else folder.resolve()
     # What a detector's outputs mean is said by its file alone.
     usage = replace(found.usage, preprocess=preprocess, class_names=class_names)
-    return replace(found, name=_as_name(tuned.name), usage=usage)
+    return replace(found, name=_as_name(tuned.name), usage=usage, measured=measured)
 
 
 def _find_tuned_file(folder: Path, engine: str | None, model: str | None) -> _Found:
@@ -272,8 +279,8 @@ def _files(found: _Found, model: TritonModel) -> VersionFiles:
         "redline": redline.__version__,
         "source": found.path.name,
         "sha256": found.sha256,
-        "precision": found.layers.precision,
-        "layers": found.layers.describe(),
+        "precision": found.precision[0],
+        "layers": found.precision[1],
         "signature": found.signature.to_json(),
         "scheduling": asdict(model.scheduling),
         "platform": dict(found.plan.platform) if found.plan else {},

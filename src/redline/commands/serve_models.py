@@ -136,7 +136,7 @@ def _loaded(target: _Target, opened: Opened, sessions: list[Session], wanted: in
     return Loaded(
         runs=tuple(sessions[index % len(sessions)] for index in range(wanted)),
         signature=session.signature,
-        precision=opened.precision,
+        precision=opened.shown_precision,
         backend=target.backend,
         platform=_PLATFORMS.get(target.backend, "redline"),
         size_bytes=target.size_bytes,

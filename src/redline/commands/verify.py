@@ -16,6 +16,7 @@ from redline.data.synthetic import synthetic_samples
 from redline.opening.opening import Opened, is_torch, open_any
 from redline.verification.compare import Agreement, Gate, compare_outputs, outputs_of
 from redline.verification.dependence import Dependence, dependence
+from redline.verification.reference import require_fp32
 
 __all__ = ["Verdict", "Verification", "verify"]
 
@@ -140,6 +141,9 @@ def verify(
         raise InputError(f"got labels in {labels} without data; say what they label with --data")
     right = open_any(reference, weights=_weights_for(reference, weights), as_it_is=True)
     try:
+        if is_torch(reference):
+            told = {name: getattr(right.session, f"precision_{name}", None) for name in ("evidence", "doubt")}
+            require_fp32(right.name, right.layers, **told)
         chosen, warnings = _samples(right, data=data, labels=labels, limit=samples)
         answers = outputs_of(right.session, chosen, _BATCH_SIZES[-1])
     finally:

@@ -30,7 +30,11 @@ PACKAGES = ("redline", "numpy", "torch", "onnx", "onnxruntime", "openvino", "nnc
 #: The packages whose version changes what is measured.
 _RUNTIMES = ("torch", "onnxruntime", "openvino", "nncf", "numpy")
 #: Variables that change how many threads or which kernels a runtime takes.
-_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ONEDNN_MAX_CPU_ISA", "KMP_AFFINITY")
+_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY", "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+)  # fmt: skip
 _NOISY_SPREAD = 0.10
 _NOISY_STEAL = 0.01
 _MOST_SAMPLES = 10_000

@@ -67,6 +67,8 @@ class CudaSession:
         """Wait until the module lies on the GPU, and make the stream."""
         self.signature = signature
         self.layers = layers
+        self.precision_evidence: str | None = None
+        self.versions = {"torch": torch.__version__}
         self.notes: tuple[str, ...] = ()
         self._run: Callable[..., Any] | None = run
         self._options = options
@@ -169,8 +171,8 @@ class CudaSession:
         self.signature.check(inputs)
         if self._run is None:
             raise InputError("the session is closed; open it again")
-        tf32 = _tf32(allowed=self._options.tf32)
-        with gpu_errors(), torch.inference_mode(), torch.cuda.stream(self._stream), tf32:
+        rounding = tf32(allowed=self._options.tf32)
+        with gpu_errors(), torch.inference_mode(), torch.cuda.stream(self._stream), rounding:
             yield
 
     def _place(self, inputs: Mapping[str, Array]) -> _Place:
@@ -351,7 +353,8 @@ def _set_tf32(*, allowed: bool) -> None:
 
 
 @contextmanager
-def _tf32(*, allowed: bool) -> Iterator[None]:
+def tf32(*, allowed: bool) -> Iterator[None]:
+    """Allow TF32 within a block, and forbid it after; forbidden, within it too."""
     _set_tf32(allowed=allowed)
     try:
         yield

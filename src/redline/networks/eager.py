@@ -25,9 +25,11 @@ from redline.networks.cuda import (
     gpu_platform,
     require_ampere,
     require_gpu,
+    tf32,
 )
 from redline.networks.load import ModelRef, TorchModel, load_model
-from redline.networks.modes import Mode, as_tf32, device_of, example_on, layers_of, prepared, runner
+from redline.networks.modes import Mode, device_of, example_on, prepared, runner
+from redline.networks.read_back import ReadBack, read_back
 from redline.networks.sources import first_line
 
 Dtype = Literal["fp32", "tf32", "fp16", "bf16"]
@@ -38,14 +40,22 @@ _REDUCED = {"fp16": torch.float16, "bf16": torch.bfloat16}
 class TorchSession:
     """A torch module that answers; the number of threads is set for the whole process.
 
-    ``layers`` counts the convolutions, matrix products and recurrent layers by the type of their weights.
+    Attributes:
+        layers: Its convolutions, matrix products and recurrent layers by the precision that they compute in.
+        precision_evidence: How that is known.
+        precision_doubt: Why layers that are FP32 may still round; None where nothing lets them.
+        versions: Of what it stands on.
     """
+
+    layers = Layers.of({})
+    precision_evidence: str | None = None
+    precision_doubt: str | None = None
 
     def __init__(
         self, run: Callable[..., Any], model: TorchModel, signature: Signature, dtype: Dtype, layout: Layout
     ) -> None:
         self.signature = signature
-        self.layers = Layers.of({})
+        self.versions = {"torch": torch.__version__}
         self._run: Callable[..., Any] | None = run
         self._names = tuple(spec.name for spec in signature.outputs)
         self._input_names = tuple(spec.name for spec in signature.inputs)
@@ -69,6 +79,10 @@ class TorchSession:
             tensors = [self._tensor(inputs[name]) for name in self._input_names]
             outputs = self._outputs(run(*tensors))
             return self._arrays(outputs, tensors)
+
+    def tell(self, found: ReadBack) -> None:
+        """Say in which precision it computes."""
+        self.layers, self.precision_evidence, self.precision_doubt = found.layers, found.evidence, found.doubt
 
     def close(self) -> None:
         """Free the module."""
@@ -204,7 +218,7 @@ def open_model(
     examples = tuple(example_on(tensor, target, _REDUCED.get(dtype)) for tensor in model.example_inputs)
     run = runner(mode, module, examples, model, target)
     session = TorchSession(run, model, signature, dtype, layout)
-    session.layers = layers_of(module)
+    session.tell(read_back(module, examples, target))
     return session
 
 
@@ -301,8 +315,10 @@ def _open_on_gpu(model: TorchModel, mode: Mode, signature: Signature, options: C
         module = prepared(model.module, options.device, options.dtype, channels_last=options.channels_last)
         examples = tuple(example_on(tensor, options.device, options.dtype) for tensor in model.example_inputs)
         run = runner(mode, module, examples, model, options.device)
-        layers = layers_of(module)
-        session = CudaSession(run, signature, as_tf32(layers) if options.tf32 else layers, options)
+        with tf32(allowed=options.tf32):
+            found = read_back(module, examples, options.device)
+        session = CudaSession(run, signature, found.layers, options)
+        session.precision_evidence = found.evidence
         first_run(session, model.example_inputs, model.ref.name)
     return session
 

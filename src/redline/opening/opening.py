@@ -30,6 +30,7 @@ class Opened:
         asset: Labelled data shipped with Redline that fits it.
         assumption: How images are prepared, in words, where nobody said it.
         notes: What the user should know.
+        measured: The precision that its manifest says; None without one.
     """
 
     name: str
@@ -42,6 +43,12 @@ class Opened:
     asset: str | None = None
     assumption: str | None = None
     notes: tuple[str, ...] = ()
+    measured: str | None = None
+
+    @property
+    def shown_precision(self) -> str:
+        """Of most of its layers: as a tune measured it, else as its file or session says."""
+        return self.measured or self.layers.precision
 
     @property
     def usage(self) -> Usage:
@@ -228,6 +235,7 @@ def _open_manifest(path: Path, threads: int) -> Opened:
         detection=opened.detection,
         assumption=None if preprocess else opened.assumption,
         notes=notes,
+        measured=manifest.get("precision"),
     )
 
 

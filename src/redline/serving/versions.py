@@ -29,7 +29,7 @@ class Loaded:
 
     Attributes:
         runs: One for each call that may run at once; the same one several times where it bears that.
-        precision: The coarsest that any of its layers has.
+        precision: Of most of its layers; what a tune measured, where it is of a tune.
         backend: Its name in the table of backends, or ``torch``.
         platform: Triton's word for it.
         device: ``cpu`` or ``cuda``.

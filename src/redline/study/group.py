@@ -38,6 +38,7 @@ from redline.study.records import (
 )
 from redline.study.rows import Row
 from redline.variants import Variant
+from redline.verification.reference import require_fp32
 
 _MOST_CALLS = 5000
 _MOST_DEVICE_CALLS = 20
@@ -281,10 +282,16 @@ class GroupRun:
             self._orders.say(f"{self._group.title}: open {variant.title}")
             try:
                 member = crew.take(variant, launches[key][1], of[key])
-            except WorkerError as error:
+                self._require_what_it_is_called(variant, member)
+            except RedlineError as error:
                 self._fail(variant, of[key], "open", error)
                 continue
             yield from self._tell(variant, member, of[key])
+
+    def _require_what_it_is_called(self, variant: Variant, member: Member) -> None:
+        if variant == baseline_of(self._config, variant.device) and variant.requested == "fp32":
+            evidence, doubt = (member.worker.attribute(f"precision_{name}") for name in ("evidence", "doubt"))
+            require_fp32(variant.title, member.layers, evidence=evidence, doubt=doubt)
 
     def _launches(
         self, variants: Sequence[Variant], of: Mapping[VariantKey, Sequence[Cell]]
