@@ -23,8 +23,8 @@ WIDEST = 0.15
 #: The baseline's second process may miss the first by this much with its whole interval.
 CONTROL_BAND = 0.01
 LEAST_CALLS = 4
-#: A window this long is whole calls enough, however few.
-LONG_WINDOW_S = 1.0
+#: Of calls that take so long, a window holds enough however few: what times them is nothing beside them.
+LONG_WINDOW_S = 0.15
 LEAST_PROCESSES = 3
 _MOST_DIGITS = 3
 _HUGE = 1e6
