@@ -29,7 +29,7 @@ from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
 from granian.http import HTTP1Settings
 from werkzeug.exceptions import ClientDisconnected
 
-from redline.serving.runners import BACKLOG, FRESH_S, App, Listening, Quotas, tcp_info
+from redline.serving.ports import BACKLOG, FRESH_S, App, Listening, Quotas, tcp_info
 
 __all__ = ["GranianFront"]
 

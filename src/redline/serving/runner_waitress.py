@@ -25,7 +25,7 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
-from redline.serving.runners import BACKLOG, CONNECTIONS, FRESH_S, App, Listening, Quotas
+from redline.serving.ports import BACKLOG, CONNECTIONS, FRESH_S, App, Listening, Quotas
 
 __all__ = ["WaitressFront"]
 
