@@ -68,7 +68,7 @@ class CudaSession:
         self.signature = signature
         self.layers = layers
         self.precision_evidence: str | None = None
-        self.versions = {"torch": torch.__version__}
+        self.versions = {"torch": str(torch.__version__)}
         self.notes: tuple[str, ...] = ()
         self._run: Callable[..., Any] | None = run
         self._options = options

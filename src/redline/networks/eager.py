@@ -55,7 +55,7 @@ class TorchSession:
         self, run: Callable[..., Any], model: TorchModel, signature: Signature, dtype: Dtype, layout: Layout
     ) -> None:
         self.signature = signature
-        self.versions = {"torch": torch.__version__}
+        self.versions = {"torch": str(torch.__version__)}
         self._run: Callable[..., Any] | None = run
         self._names = tuple(spec.name for spec in signature.outputs)
         self._input_names = tuple(spec.name for spec in signature.inputs)
