@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from redline.core.errors import DataError, InputError, MissingDependencyError
+from redline.core.errors import DataError, InputError
 from redline.core.files import write_whole
+from redline.core.packages import missing
 from redline.core.tensor import Array
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ def _plain(array: Array) -> Any:
     try:
         import orjson
     except ImportError as error:
-        raise MissingDependencyError("orjson", extra="scale") from error
+        raise missing("orjson", extra="scale") from error
     # orjson writes the shortest decimals of a float32; tolist() would turn 0.9 into 0.8999999761581421.
     return orjson.loads(orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY))
 
@@ -335,5 +336,5 @@ def _shapely() -> Any:
     try:
         import shapely
     except ImportError as error:
-        raise MissingDependencyError("shapely", extra="scale") from error
+        raise missing("shapely") from error
     return shapely

@@ -17,7 +17,7 @@ HEAVY = ("torch", "onnx", "onnxruntime", "openvino", "tensorrt", "nncf", "vl_con
         "redline.cli",
         "redline.measurement.worker",
         "redline.verification.compare",
-        "redline.tuning.plan",
+        "redline.study.plan",
         "redline.variants",
     ],
 )

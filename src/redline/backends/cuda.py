@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from redline.core.errors import DeviceError, MissingDependencyError
+from redline.core.errors import DeviceError
+from redline.core.packages import missing
 from redline.core.tensor import Array
 
 try:
     from cuda.bindings import runtime
 except ModuleNotFoundError as error:
-    raise MissingDependencyError("cuda-bindings", extra="tensorrt") from error
+    raise missing("cuda-bindings") from error
 
 _FIXES = {
     35: "the NVIDIA driver is missing or older than this CUDA; install one (nvidia-smi shows the version)",

@@ -5,30 +5,8 @@ from __future__ import annotations
 import sys
 
 from redline.cli.program import Program
+from redline.core.packages import extras_by_module
 
-#: Packages that a command may import, with the extra that brings each.
-_EXTRAS = {
-    "torch": "torch",
-    "onnxscript": "torch",
-    "onnxoptimizer": "optimize",
-    "onnxslim": "optimize",
-    "openvino": "openvino",
-    "nncf": "openvino",
-    "vl_convert": "report",
-    "sklearn": "train",
-    "tensorrt": "tensorrt",
-    "tensorrt_rtx": "tensorrt-rtx",
-    "cuda": "tensorrt",
-    "ray": "cluster",
-    "flask": "serve",
-    "werkzeug": "serve",
-    "granian": "serve",
-    "waitress": "serve",
-    "orjson": "serve",
-    "simdjson": "serve",
-    "prometheus_client": "serve",
-    "locust": "loadtest",
-}
 COMMANDS: tuple[str, ...] = (
     "doctor",
     "models",
@@ -52,7 +30,7 @@ _PROGRAM = Program(
     about="From a trained PyTorch vision model to a verified, measured, recommended deployment.",
     package="redline.cli",
     commands=COMMANDS,
-    extras=_EXTRAS,
+    extras=extras_by_module(),
     resumable=frozenset({"tune", "bench"}),
     too_little_memory="give smaller images, fewer samples or a smaller batch",
     disk_full="nothing half-written was kept, free some space",

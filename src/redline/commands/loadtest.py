@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redline
-from redline.core.errors import InputError, MissingDependencyError, RedlineError
+from redline.core.errors import InputError, RedlineError
+from redline.core.packages import missing
 from redline.core.preprocess import Preprocess
 from redline.core.processes import command_line
 from redline.core.samples import Samples
@@ -111,7 +112,7 @@ def loadtest(
         open_too=tool == "open",
     )
     if any(spot.path is not None for spot in spots) and find_spec("flask") is None:
-        raise MissingDependencyError("flask", extra="serve")
+        raise missing("flask")
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

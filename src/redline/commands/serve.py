@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from redline.core.errors import InputError, MissingDependencyError, RequestError
+from redline.core.packages import PACKAGES
 from redline.serving.limits import Limits
 from redline.serving.runners import Listening, RunnerName, Stop, choose, serve_on
 
@@ -31,15 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Made", "Ready", "ServeOptions", "make_server", "serve"]
 
 #: Packages of the extra ``serve``, by the module that each is imported as.
-_PACKAGES = {
-    "flask": "flask",
-    "werkzeug": "flask",
-    "granian": "granian",
-    "waitress": "waitress",
-    "orjson": "orjson",
-    "prometheus_client": "prometheus-client",
-    "simdjson": "pysimdjson",
-}
+_PACKAGES = {package.module: package.distribution for package in PACKAGES if "serve" in package.extras}
 _MOST_FILES = 1 << 16
 _BATCH_ROWS = 32
 _logger = logging.getLogger("redline.serving")

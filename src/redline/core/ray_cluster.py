@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from redline.core.errors import DeviceError, MissingDependencyError
+from redline.core.errors import DeviceError
+from redline.core.packages import missing
 
 _KNOCK_S = 5.0
 
@@ -28,7 +29,7 @@ def ray_at(address: str) -> Iterator[Any]:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise MissingDependencyError("ray", extra="cluster") from error
+        raise missing("ray") from error
     if ray.is_initialized():
         yield ray
         return

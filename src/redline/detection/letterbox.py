@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from redline.core.errors import InputError, MissingDependencyError
+from redline.core.packages import missing
 from redline.core.tensor import Array
 
 PADDING = 114
@@ -192,7 +193,7 @@ def opencv() -> Any:
     try:
         import cv2
     except ImportError as error:
-        raise MissingDependencyError("opencv-python-headless", extra="detect") from error
+        raise missing("opencv-python-headless") from error
     return cv2
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from redline.core.packages import install as install_line
+
 Group = Literal["runtime", "gpu", "tool", "models"]
 Needs = Literal["no", "to run", "yes"]
-_TORCH = "pip install 'redline[torch]'"
-_OPTIMIZE = "pip install 'redline[optimize]'"
+_TORCH = install_line("torch")
+_OPTIMIZE = install_line("onnxslim")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ SUBJECTS: tuple[Subject, ...] = (
     Subject(name="torch-compile", title="PyTorch torch.compile", probe="torch", install=_TORCH),
     Subject(name="torchscript", title="PyTorch TorchScript", probe="torch", install=_TORCH),
     Subject(name="onnxruntime", title="ONNX Runtime", probe="onnxruntime", install="pip install onnxruntime"),
-    Subject(name="openvino", title="OpenVINO", probe="openvino", install="pip install 'redline[openvino]'"),
+    Subject(name="openvino", title="OpenVINO", probe="openvino", install=install_line("openvino")),
     _gpu("torch-cuda", "PyTorch CUDA", "torch_cuda", _TORCH, "torch"),
     _gpu("onnxruntime-cuda", "ONNX Runtime CUDA", "onnxruntime_cuda", "pip install onnxruntime-gpu", "onnxruntime"),
     _gpu(
@@ -59,23 +61,23 @@ SUBJECTS: tuple[Subject, ...] = (
         "pip install onnxruntime-gpu",
         "onnxruntime",
     ),
-    _gpu("tensorrt", "TensorRT", "tensorrt", "pip install 'redline[tensorrt]'", "tensorrt", "tensorrt_bindings"),
+    _gpu("tensorrt", "TensorRT", "tensorrt", install_line("tensorrt"), "tensorrt", "tensorrt_bindings"),
     _gpu(
         "tensorrt-rtx",
         "TensorRT for RTX",
         "tensorrt_rtx",
-        "pip install 'redline[tensorrt-rtx]'",
+        install_line("tensorrt_rtx"),
         "tensorrt_rtx",
         "tensorrt_rtx_bindings",
         needs="to run",
     ),
-    _gpu("torch-tensorrt", "Torch-TensorRT", "torch_tensorrt", "pip install 'redline[torch-tensorrt]'"),
-    _gpu("cuda-bindings", "cuda-bindings", "cuda_bindings", "pip install 'redline[tensorrt]'", "cuda.bindings"),
-    _tool("nncf", "NNCF (INT8 for OpenVINO)", "nncf", "pip install 'redline[openvino]'"),
+    _gpu("torch-tensorrt", "Torch-TensorRT", "torch_tensorrt", install_line("torch_tensorrt")),
+    _gpu("cuda-bindings", "cuda-bindings", "cuda_bindings", install_line("tensorrt"), "cuda.bindings"),
+    _tool("nncf", "NNCF (INT8 for OpenVINO)", "nncf", install_line("openvino")),
     _tool("onnxscript", "onnxscript (export)", "onnxscript", _TORCH),
     _tool("onnxoptimizer", "onnxoptimizer", "onnxoptimizer", _OPTIMIZE),
     _tool("onnxslim", "OnnxSlim", "onnxslim", _OPTIMIZE),
-    _tool("vl-convert", "vl-convert (plots)", "vl_convert", "pip install 'redline[report]'"),
+    _tool("vl-convert", "vl-convert (plots)", "vl_convert", install_line("vl_convert")),
     Subject(
         name="torchvision",
         title="torchvision:NAME",

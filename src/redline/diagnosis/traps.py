@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from redline.core.packages import install
+
 _NVIDIA_INDEX = "--extra-index-url https://pypi.nvidia.com"
 # The packages that bring those of CUDA's libraries that bear CUDA's own number, by the start of the name.
 _CUDA_PACKAGES = {"libcudart": "nvidia-cuda-runtime", "libcublas": "nvidia-cublas", "libnvrtc": "nvidia-cuda-nvrtc"}
@@ -44,7 +46,7 @@ _TRAPS = (
     Trap(
         r"libtensorrt_\w+\.so",
         "TensorRT-RTX's Python package is here without its libraries",
-        "pip install 'redline[tensorrt-rtx]'",
+        install("tensorrt_rtx"),
     ),
     Trap(
         r"No module named 'tensorrt_(?:bindings|libs)\b|module 'tensorrt' has no attribute|Could not find: libnvinfer",

@@ -12,7 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from redline.core.errors import InputError, MissingDependencyError, WorkerError
+from redline.core.errors import InputError, WorkerError
+from redline.core.packages import missing
 from redline.loadtesting.ab_run import run_ab
 from redline.loadtesting.job import Job, Outcome
 from redline.loadtesting.results import Tool
@@ -146,7 +147,7 @@ def open_generator(tool: Tool) -> Generator:
             return OwnGenerator()
         case "locust":
             if find_spec("locust") is None:
-                raise MissingDependencyError("locust", extra="loadtest")
+                raise missing("locust")
             return LocustGenerator()
         case "ab":
             if shutil.which("ab") is None:

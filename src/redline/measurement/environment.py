@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 
 from redline.core.host import available_cores, parse_cpuinfo
+from redline.core.packages import DECIDING, RECORDED
 from redline.measurement.limits import container_limits
 
 #: CPU features that decide which kernels a runtime takes; the rest would only make the fingerprint unreadable.
@@ -26,14 +27,28 @@ RELEVANT_FLAGS = frozenset((
     "asimd", "asimddp", "asimdhp", "fphp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "svebf16", "sme",
 ))
 # fmt: on
-PACKAGES = ("redline", "numpy", "torch", "onnx", "onnxruntime", "openvino", "nncf", "onnxoptimizer", "onnxslim")
-#: The packages whose version changes what is measured.
-_RUNTIMES = ("torch", "onnxruntime", "openvino", "nncf", "numpy")
 #: Variables that change how many threads or which kernels a runtime takes.
 _VARIABLES = (
-    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "KMP_AFFINITY", "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "DNNL_DEFAULT_FPMATH_MODE", "NVIDIA_TF32_OVERRIDE",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "KMP_AFFINITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "DNNL_DEFAULT_FPMATH_MODE",
+    "NVIDIA_TF32_OVERRIDE",
     "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
+    "ATEN_CPU_CAPABILITY",
+    "KMP_BLOCKTIME",
+    "KMP_HW_SUBSET",
+    "OMP_PROC_BIND",
+    "OMP_PLACES",
+    "OMP_DYNAMIC",
+    "OMP_WAIT_POLICY",
+    "MKL_DYNAMIC",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
 )  # fmt: skip
 _NOISY_SPREAD = 0.10
 _NOISY_STEAL = 0.01
@@ -122,7 +137,7 @@ def fingerprint(*, root: Path = Path("/"), noise: Noise | None = None) -> Enviro
         os=_os_name(root),
         kernel=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        versions=installed(PACKAGES),
+        versions=installed(RECORDED),
         load_average=tuple(round(load, 2) for load in psutil.getloadavg()),
         noise=noise,
         variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
@@ -163,7 +178,7 @@ def comparable(a: Environment, b: Environment) -> list[str]:
     python = [".".join(environment.python.split(".")[:2]) for environment in (a, b)]
     if python[0] != python[1]:
         reasons.append(f"python was {python[0]}, is {python[1]}")
-    for package in _RUNTIMES:
+    for package in DECIDING:
         was, now = a.versions.get(package), b.versions.get(package)
         if was != now:
             reasons.append(f"{package} was {was or 'not installed'}, is {now or 'not installed'}")

@@ -18,8 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from redline.core.errors import MissingDependencyError
 from redline.core.files import whole_file
+from redline.core.packages import missing
 from redline.core.tensor import Array
 from redline.networks.seeded import seed_weights
 from redline.networks.table import MODELS
@@ -66,7 +66,7 @@ def load_digits() -> Digits:
     try:
         from sklearn import datasets
     except ImportError as error:
-        raise MissingDependencyError("scikit-learn", extra="train") from error
+        raise missing("scikit-learn") from error
     bunch = datasets.load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
     labels = bunch.target.astype(np.int64)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from redline.core.errors import MissingDependencyError
+from redline.core.packages import missing
 from redline.core.tensor import Array
 
 SLIDE = Path(__file__).parents[2] / "scale" / "assets" / "cmu_small_region.svs"
@@ -73,7 +73,7 @@ def _read_slide(path: Path) -> Array:
     try:
         import openslide
     except ImportError as error:
-        raise MissingDependencyError("openslide-python", extra="scale") from error
+        raise missing("openslide-python") from error
     with openslide.OpenSlide(path) as slide:
         return np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB"))
 
@@ -98,7 +98,7 @@ def nuclei_of(pixels: Array) -> Array:
         from skimage.morphology import reconstruction
         from skimage.segmentation import watershed
     except ImportError as error:
-        raise MissingDependencyError("scikit-image", extra="train") from error
+        raise missing("scikit-image") from error
     stain = rgb2hed(pixels)[..., 0].astype(np.float32)
     answers = [-(sigma**2) * ndimage.gaussian_laplace(stain, sigma) for sigma in _SIGMAS_PX]
     answer = np.mean(answers, axis=0)

@@ -13,7 +13,7 @@ from types import ModuleType
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from redline.core.errors import MissingDependencyError
+from redline.core.packages import missing
 from redline.reporting import formats
 from redline.reporting.vega import Spec
 
@@ -91,7 +91,7 @@ def _vega() -> str:
     try:
         return _bundle(importlib.import_module("vl_convert"))
     except ImportError as error:
-        raise MissingDependencyError("vl-convert-python", extra="report") from error
+        raise missing("vl-convert-python") from error
 
 
 @cache

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from redline.core.errors import InputError, MissingDependencyError, WorkerError
+from redline.core.errors import InputError, WorkerError
 from redline.core.files import sha256_of, stem_of
+from redline.core.packages import missing
 from redline.core.plain import from_plain, to_plain
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Signature
@@ -112,7 +113,7 @@ def describe_at(name: str, size: Size | None, weights: Path, config: StudyConfig
         step = Source(factory=f"{STEPS}:describe_onnx", arguments={"path": name})
     else:
         if find_spec("torch") is None:
-            raise MissingDependencyError("torch", extra="torch")
+            raise missing("torch")
         ref = ModelFile(name=name, weights=config.weights, size_px=size)
         weights.parent.mkdir(parents=True, exist_ok=True)
         step = Source(

@@ -13,6 +13,7 @@ from redline.backends.nvidia import find_gpus
 from redline.core.artifact import Engine, Layers
 from redline.core.errors import DeviceError, RedlineError, WorkerError
 from redline.core.host import cpu_info
+from redline.core.packages import missing
 from redline.core.plain import to_plain
 from redline.core.tensor import Signature
 from redline.measurement.worker import Json, Source, call_in_fresh_process, thread_environment
@@ -98,7 +99,7 @@ def reason_against(variant: Variant, interpreter: str = "") -> str | None:
     if variant.device == "cuda":
         return _reason_against_gpu(variant)
     if variant.file == "int8_nncf" and find_spec("nncf") is None:
-        return "nncf is not installed; type: pip install 'redline[openvino]'"
+        return str(missing("nncf"))
     if variant.requested == "bf16" and not any("bf16" in flag for flag in cpu_info()[1]):
         return "this CPU has no bf16 arithmetic"
     return None

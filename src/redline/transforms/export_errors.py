@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from redline.core.errors import ExportError, MissingDependencyError, RedlineError
+from redline.core.errors import ExportError, RedlineError
+from redline.core.packages import missing
 
 _REWRITE = "rewrite that part of the model with other operators"
 _OPERATORS = (
@@ -26,7 +27,7 @@ _USER_LINE = re.compile(r'File "([^"]+)", line (\d+), in .+\n\s+(.+)')
 def explain(error: BaseException, exporter: str) -> RedlineError:
     """An :class:`ExportError` for what either exporter raised, or that a package of PyTorch's exporter is missing."""
     if any(isinstance(cause, ModuleNotFoundError) and cause.name == "onnxscript" for cause in _causes(error)):
-        return MissingDependencyError("onnxscript", extra="torch")
+        return missing("onnxscript")
     text = "\n".join(str(cause) for cause in _causes(error))
     other = "torchscript" if exporter == "dynamo" else "dynamo"
     for pattern in _OPERATORS:

@@ -17,7 +17,8 @@ import onnx
 from onnx import ModelProto
 
 from redline.core.artifact import OnnxModel, Step
-from redline.core.errors import MissingDependencyError, QuantizeError
+from redline.core.errors import QuantizeError
+from redline.core.packages import missing
 from redline.core.samples import Samples
 from redline.formats.onnx_file import save_proto, versions
 from redline.transforms.calibrate import batch_size, batches
@@ -47,7 +48,7 @@ def quantize_nncf(
         SignatureError: the samples do not fit the model.
     """
     if find_spec("nncf") is None:
-        raise MissingDependencyError("nncf", extra="openvino")
+        raise missing("nncf")
     proto = prepare(model)
     keep = nodes_to_keep(proto, keep_float)
     if {layer.node for layer in layers_in(proto)} <= set(keep):

@@ -6,17 +6,8 @@ import logging
 import sys
 
 from redline.cli.program import Program
+from redline.core.packages import extras_by_module
 
-#: Packages that a command may import, with the extra that brings each.
-_EXTRAS = {
-    **dict.fromkeys(("tifffile", "imagecodecs", "openslide", "shapely", "numba", "pyarrow", "orjson"), "scale"),
-    **dict.fromkeys(("sklearn", "flask", "werkzeug", "waitress"), "scale"),
-    "cv2": "detect",
-    "ultralytics": "yolo",
-    "torch": "torch",
-    **dict.fromkeys(("tensorrt", "cuda"), "tensorrt"),
-    "ray": "cluster",
-}
 COMMANDS: tuple[str, ...] = ("detect", "info", "view", "convert")
 _PROGRAM = Program(
     name="scale",
@@ -24,7 +15,7 @@ _PROGRAM = Program(
     about="YOLO detection on whole-slide images: to GeoJSON, Parquet and the browser.",
     package="scale.cli",
     commands=COMMANDS,
-    extras=_EXTRAS,
+    extras=extras_by_module("scale"),
     resumable=frozenset({"detect"}),
     too_little_memory="take a smaller batch, fewer models or fewer --readers",
     disk_full="free some space and go on with --resume",

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from redline.core.errors import MissingDependencyError
+from redline.core.packages import missing
 from redline.core.tensor import Array
 from redline.detection.results import Detections
 
 try:
     import shapely
 except ImportError as error:
-    raise MissingDependencyError("shapely", extra="scale") from error
+    raise missing("shapely") from error
 
 _LEAST_POINTS = 3
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from redline.core.errors import DataError, InputError, MissingDependencyError
+from redline.core.errors import DataError, InputError
+from redline.core.packages import missing
 from redline.core.tensor import Array
 from redline.detection.letterbox import opencv
 from scale.regions.grid import Region
@@ -170,5 +171,5 @@ def _sklearn() -> Any:
         import sklearn.cluster
         import sklearn.metrics
     except ImportError as error:
-        raise MissingDependencyError("scikit-learn", extra="scale") from error
+        raise missing("scikit-learn", extra="scale") from error
     return sklearn

@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from redline.backends.cuda import Event, Stream, StreamMemory
-from redline.core.errors import MissingDependencyError, SignatureError
+from redline.core.errors import SignatureError
+from redline.core.packages import missing
 from redline.core.tensor import Array
 
 try:
     from cuda.core import Buffer
     from cuda.core.utils import StridedMemoryView
 except ModuleNotFoundError as error:
-    raise MissingDependencyError("cuda-core", extra="tensorrt") from error
+    raise missing("cuda-core") from error
 
 
 @dataclass(frozen=True, slots=True)
