@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from redline.commands.export_triton_models import Prepared, prepare
 from redline.core.errors import InputError
 from redline.core.files import write_whole
 from redline.deployment.kubernetes import (
@@ -22,6 +21,7 @@ from redline.deployment.kubernetes import (
 from redline.deployment.readme import HEADING, readme
 from redline.deployment.repository import CONFIG, Added, add_version, models_in
 from redline.deployment.triton import config_pbtxt
+from redline.deployment.triton_models import Prepared, prepare
 
 OnnxBackend = Literal["onnxruntime", "python"]
 
