@@ -1,7 +1,7 @@
 """Which INT8 file is fast on a CPU: ResNet-18's static and dynamic forms on ONNX Runtime and OpenVINO.
 
 The choices of ``src/redline/transforms/quantize_presets.py`` rest on this. Every file is measured in a fresh process,
-all in interleaved rounds, against ONNX Runtime's FP32.
+three times over, all in interleaved rounds, against ONNX Runtime's FP32.
 
     python benchmarks/cpu_int8_files.py -o results/cpu/int8_files.json
 """
@@ -14,28 +14,28 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+from field import measure as measure_field
+from field import speedup
 
 import redline
 from redline.backends import load_backend
 from redline.commands.quantize import QuantizeOptions
-from redline.commands.steps import prepare_samples
 from redline.core.files import write_whole
+from redline.data.choose import Needs, choose_samples
 from redline.formats.onnx_file import read_onnx
 from redline.measurement.environment import fingerprint, noise_check
-from redline.measurement.interleave import Schedule, Window, interleave
-from redline.measurement.stats import percentile, speedup
+from redline.measurement.stats import percentile
 from redline.measurement.worker import Source, Worker, thread_environment
 
-BASELINE = "fp32"
+BASELINE, PROCESSES, WINDOW_S = "fp32", 3, 0.2
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
@@ -53,7 +53,7 @@ def main() -> int:
         "environment": environment,
         "rows": rows,
     }
-    for row in rows:
+    for row in (row for row in rows if "failed" not in row):
         ratio = row["times_fp32"]
         print(
             f"batch {row['batch']}  {row['backend']:12}{row['file']:24}{row['p50_ms']:9.2f} ms  {ratio['value']:.2f}x"
@@ -68,13 +68,11 @@ def make(folder: Path) -> dict[str, Path]:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     exported = redline.export("resnet18", folder / "fp32.onnx").model
-    description = {
-        "signature": exported.signature.to_json(),
-        "preprocess": exported.usage.preprocess.to_json() if exported.usage.preprocess else None,
-        "class_names": list(exported.usage.class_names),
-        "asset": "photos",
-    }
-    calibration, _, _ = prepare_samples(description, None, None, (64, 8), 0)
+    usage = exported.usage
+    needs = Needs(
+        signature=exported.signature, preprocess=usage.preprocess, asset="photos", class_names=usage.class_names
+    )
+    calibration = choose_samples(needs, None, counts=(64, 8), seed=0).calibration
     np.savez(folder / "calibration.npz", **calibration.inputs)
     redline.quantize(folder / "fp32.onnx", folder / "dynamic_uint8.onnx", mode="dynamic")
     for target, name in (("onnxruntime", "static_uint8"), ("tensorrt", "static_int8")):
@@ -105,45 +103,32 @@ def compile_all(files: dict[str, Path], folder: Path, threads: int) -> dict[tupl
 
 
 def measure(engines: dict[tuple[str, str], str], batch: int, rounds: int, threads: int) -> list[dict[str, object]]:
-    workers: dict[str, Worker] = {}
-    windows: dict[str, list[list[float]]] = {}
     rng = np.random.default_rng(0)
-    feeds = [{"input": rng.standard_normal((batch, 3, 224, 224)).astype(np.float32)} for _ in range(4)]
-    try:
-        for (backend, name), path in engines.items():
-            source = Source(
-                factory="redline.backends:open_engine",
-                arguments={"path": path},
-                environment=thread_environment(threads),
-            )
-            worker = workers[f"{backend}/{name}"] = Worker(source)
-            key = worker.signature.inputs[0].name
-            worker.prepare(batch, [{key: next(iter(feed.values()))} for feed in feeds])
-            windows[f"{backend}/{name}"] = []
+    images = [rng.standard_normal((batch, 3, 224, 224)).astype(np.float32) for _ in range(4)]
+    sources = {
+        f"{backend}/{name}": Source(
+            factory="redline.backends:open_engine", arguments={"path": path}, environment=thread_environment(threads)
+        )
+        for (backend, name), path in engines.items()
+    }
 
-        def keep(window: Window) -> None:
-            windows[window.variant].append(window.samples_s)
+    def feeds(worker: Worker) -> list[dict[str, np.ndarray]]:
+        return [{worker.signature.inputs[0].name: image} for image in images]
 
-        def fail(name: str, reason: str) -> None:
-            raise RuntimeError(f"{name}: {reason}")
-
-        interleave(workers, batch, Schedule(rounds=rounds), on_window=keep, on_failure=fail)
-    finally:
-        for worker in workers.values():
-            worker.close()
+    times = measure_field(sources, feeds, processes=PROCESSES, rounds=rounds, window_s=WINDOW_S * batch)
     rows = []
     for backend, name in engines:
-        mine = windows[f"{backend}/{name}"]
-        ratio = speedup(windows[f"onnxruntime/{BASELINE}"], mine)
-        assert ratio is not None
-        samples = [second for window in mine for second in window]
+        mine = times[f"{backend}/{name}"]
+        ratio = speedup(times[f"onnxruntime/{BASELINE}"], mine)
+        if mine.failed or ratio is None:
+            rows.append({"batch": batch, "backend": backend, "file": name, "failed": mine.failed or "no sound round"})
+            continue
         rows.append(
             {
                 "batch": batch,
                 "backend": backend,
                 "file": name,
-                "p50_ms": percentile(samples, 50) * 1e3,
-                "fastest_ms": median(min(window) for window in mine) * 1e3,
+                "p50_ms": percentile(mine.calls_s, 50) * 1e3,
                 "times_fp32": asdict(ratio),
             }
         )

@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,7 +32,7 @@ from redline.core.tensor import Array
 from redline.data.sources import load_samples
 from redline.formats.onnx_file import read_onnx
 from redline.measurement.environment import fingerprint
-from redline.measurement.stats import percentile, speedup
+from redline.measurement.stats import percentile, ratio_of_processes
 from redline.measurement.worker import Source, Worker, call_in_fresh_process
 from redline.opening.sessions import open_onnx
 from redline.transforms.macs import count_macs
@@ -70,7 +70,8 @@ def main() -> int:
     parser.add_argument("--tensorrt-python", default="")
     parser.add_argument("--onnxruntime-path", default="", help="folder of onnxruntime-gpu, before any other")
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 32, 64])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--processes", type=int, default=3, help="generations of fresh processes")
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--skip", nargs="*", default=[], help="names of entries to leave out")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
@@ -103,13 +104,17 @@ def main() -> int:
             *all_entries(plans, args.tensorrt_python),
             *(onnxruntime_entries(args.model, plans, args.onnxruntime_path) if args.onnxruntime_path else []),
         ]
-        field = Field([entry for entry in entries if entry.name not in args.skip])
-        try:
-            for batch in sorted(args.batches, reverse=True):
-                document["rows"] += field.measure(batch, samples, right, args.rounds)
-                keep()
-        finally:
-            field.close()
+        chosen = [entry for entry in entries if entry.name not in args.skip]
+        heard: dict[tuple[int, str], Heard] = {}
+        for _ in range(args.processes):
+            opened = Field(chosen)
+            try:
+                for batch in sorted(args.batches, reverse=True):
+                    opened.measure(batch, samples, right, args.rounds, heard)
+            finally:
+                opened.close()
+            document["rows"] = [row_of(one, heard.get((one.row["batch"], EAGER16))) for one in heard.values()]
+            keep()
     print(markdown(document))
     return 0 if all(claim["holds"] for claim in document["claims"]) else 1
 
@@ -190,6 +195,15 @@ def reference(model: Path) -> tuple[Samples, dict[str, Array]]:
     return samples, right
 
 
+@dataclass
+class Heard:
+    """Of one entry at one batch size: what is known, and its seconds by process and round."""
+
+    row: dict[str, Any]
+    device: list[list[list[float]]] = field(default_factory=list)
+    whole: list[list[list[float]]] = field(default_factory=list)
+
+
 class Field:
     """Every entry in a process of its own, opened once, measured at one batch size after the other."""
 
@@ -207,35 +221,40 @@ class Field:
                 self.failed[name] = str(error)
         print(f"{len(self.workers)} of {len(entries)} entries are open; failed: {self.failed}", flush=True)
 
-    def measure(self, batch: int, samples: Samples, right: dict[str, Array], rounds: int) -> list[dict[str, Any]]:
-        rows: dict[str, dict[str, Any]] = {}
+    def measure(
+        self,
+        batch: int,
+        samples: Samples,
+        right: dict[str, Array],
+        rounds: int,
+        heard: dict[tuple[int, str], Heard],
+    ) -> None:
         for name, entry in self.entries.items():
-            rows[name] = {"name": name, "precision": entry.precision, "batch": batch}
+            one = heard.setdefault((batch, name), Heard({"name": name, "precision": entry.precision, "batch": batch}))
             if name in self.failed:
-                rows[name]["failed"] = self.failed[name]
+                one.row["failed"] = self.failed[name]
         feeds = [samples.batch(start, batch) for start in range(0, 3 * batch, batch)]
-        ready = []
+        ready: dict[str, Heard] = {}
         for name, worker in self.workers.items():
+            one = heard[batch, name]
             try:
                 worker.prepare(batch, feeds, limit_s=1.0)
                 worker.device_times(batch, 5)
                 if not name.endswith("-bare"):
-                    rows[name] |= agreement(right, outputs_of(worker, samples, batch))
-                ready.append(name)
+                    one.row |= agreement(right, outputs_of(worker, samples, batch))
+                ready[name] = one
             except WorkerError as error:
-                rows[name]["failed"] = str(error)
-        device: dict[str, list[list[float]]] = {name: [] for name in ready}
-        whole: dict[str, list[list[float]]] = {name: [] for name in ready}
+                one.row["failed"] = str(error)
+        for one in ready.values():
+            one.device.append([])
+            one.whole.append([])
         order = np.random.default_rng(batch)
         for _ in range(rounds):
-            for name in order.permutation(ready):
-                device[name].append(self.workers[name].device_times(batch, 20))
+            for name in order.permutation(list(ready)):
+                ready[name].device[-1].append(self.workers[name].device_times(batch, 20))
                 if not name.endswith("-bare"):
-                    whole[name].append(self.workers[name].time(batch, duration_s=0.02, min_calls=3))
+                    ready[name].whole[-1].append(self.workers[name].time(batch, duration_s=0.02, min_calls=3))
         print(f"batch {batch}: measured {len(ready)} entries", flush=True)
-        for name in ready:
-            rows[name] |= times(device[name], whole[name], device[EAGER16])
-        return list(rows.values())
 
     def close(self) -> None:
         for worker in self.workers.values():
@@ -249,17 +268,24 @@ def agreement(right: dict[str, Array], given: dict[str, Array]) -> dict[str, Any
     return {"top1_agreement": found.top1_agreement, "relative_error": max(errors)}
 
 
-def times(device: list[list[float]], whole: list[list[float]], eager: list[list[float]]) -> dict[str, Any]:
-    ratio = speedup(eager, device)
+def row_of(one: Heard, eager: Heard | None) -> dict[str, Any]:
+    device = [second for process in one.device for window in process for second in window]
+    if "failed" in one.row or not device:
+        return one.row
+    ratio = ratio_of_processes(means(eager.device), means(one.device), shrink=True) if eager else None
     found: dict[str, Any] = {
-        "device_ms": median(second for window in device for second in window) * 1e3,
+        **one.row,
+        "device_ms": median(device) * 1e3,
         "times_eager_fp16": asdict(ratio) if ratio else None,
-        "device_windows_ms": [[round(second * 1e3, 5) for second in window] for window in device],
+        "device_means_ms": [[round(mean * 1e3, 5) for mean in process] for process in means(one.device)],
     }
-    if whole:
-        samples_s = [second for window in whole for second in window]
-        found["end_to_end_ms"] = {f"p{q}": percentile(samples_s, q) * 1e3 for q in (50, 99)}
+    if whole := [second for process in one.whole for window in process for second in window]:
+        found["end_to_end_ms"] = {f"p{q}": percentile(whole, q) * 1e3 for q in (50, 99)}
     return found
+
+
+def means(processes: list[list[list[float]]]) -> list[list[float]]:
+    return [[sum(window) / len(window) for window in rounds] for rounds in processes]
 
 
 def add_shares(rows: list[dict[str, Any]], macs: int, rates: Mapping[str, float]) -> None:

@@ -21,7 +21,8 @@ from typing import Any
 import redline
 from redline.core.files import write_whole
 from redline.measurement.environment import fingerprint
-from redline.measurement.results import read_records
+from redline.study.journal import read_records
+from redline.study.records import CellEnded, WindowMeasured
 
 CELLS, REPEATS, ROUNDS = 60, 2, 3
 
@@ -103,8 +104,8 @@ def run_and_kill(words: list[str], seconds: float) -> bool:
 
 def count(out: Path) -> dict[str, Any]:
     records = read_records(out) if out.is_file() and out.stat().st_size else []
-    cells = Counter(record["cell"] for record in records if record["kind"] == "cell")
-    windows = Counter((r["cell"], r["repeat"], r["round"]) for r in records if r["kind"] == "samples")
+    cells = Counter(record.cell for record in records if isinstance(record, CellEnded))
+    windows = Counter((r.cell, r.phase, r.process, r.round) for r in records if isinstance(r, WindowMeasured))
     return {
         "cells": len(cells),
         "cells_twice": sum(number > 1 for number in cells.values()),

@@ -215,15 +215,16 @@ def redline_rows(path: Path | None) -> list[dict[str, Any]]:
     """The same cells out of a run of ``redline bench``; a cell that it does not have is a row that says so."""
     if path is None:
         return []
-    from redline.grid.rows import read_grid
+    from redline.study.journal import read_study
 
-    study = read_grid(path)
+    study = read_study(path)
     memory = resident(path)
     rows = []
     for runtime, variant in OURS.items():
         for batch in BATCHES:
-            found = study.at(variant=variant, device="cpu", loader="dummy", batch=batch, height=SIZE_PX, width=SIZE_PX)
-            cell = next((row for row in found if row.model == "resnet18"), None)
+            here = ("resnet18", variant, "cpu", "dummy", batch, SIZE_PX, SIZE_PX)
+            cells = {(r.model, r.variant, r.device, r.loader, r.batch, r.height, r.width): r for r in study.rows}
+            cell = cells.get(here)
             runs = [{"failed": f"{path.name} has no such cell"}] if cell is None else cell_runs(cell, study, memory)
             facts = {"tool": "redline bench", "how": "", "runtime": runtime, "batch": batch, "model": "the same file"}
             rows.append({**facts, "runs": runs})
@@ -234,8 +235,7 @@ def cell_runs(cell: Any, study: Any, memory: Mapping[str, int]) -> list[dict[str
     """One entry for each repeat: the medians of its own calls; the rest is the cell's."""
     if cell.outcome != "measured":
         return [{"failed": f"{cell.outcome}: {cell.reason}"}]
-    threads = study.run["settings"].get("threads")
-    command = study.run.get("command")
+    threads, command = study.run.settings.threads, study.run.command
     common = {
         "command": command,
         "said": f"median {cell.time_s:.6f} s over {cell.calls} calls",
@@ -249,18 +249,19 @@ def cell_runs(cell: Any, study: Any, memory: Mapping[str, int]) -> list[dict[str
         "first_call_s": cell.first_call_s,
         "threads": None if threads is None else f"{threads}, by its option",
     }
-    calls = [[second for window in repeat for second in window] for repeat in cell.windows_s]
+    calls = [[second for window in process.rounds_s for second in window] for process in cell.processes]
     return [{**common, "time_s": median(one), "mean_s": sum(one) / len(one), "calls": len(one)} for one in calls if one]
 
 
 def resident(path: Path) -> dict[str, int]:
     """The largest resident memory of a cell's processes, which is what others report."""
-    from redline.measurement.results import read_records
+    from redline.study.journal import read_records
+    from redline.study.records import ProcessEnded
 
     found: dict[str, int] = {}
     for record in read_records(path):
-        if record["kind"] == "process" and record.get("memory"):
-            found[record["cell"]] = max(found.get(record["cell"], 0), record["memory"]["rss_peak_bytes"])
+        if isinstance(record, ProcessEnded) and record.memory:
+            found[record.cell] = max(found.get(record.cell, 0), record.memory.rss_peak_bytes)
     return found
 
 

@@ -178,7 +178,7 @@ def _find_tuned(path: Path) -> _Found:
         engine, model, torch = manifest["engine"], manifest["model"], manifest["torch"]
         preprocess = Preprocess.from_json(manifest["preprocess"]) if manifest["preprocess"] else None
         class_names = tuple(manifest["class_names"] or ())
-        measured = (str(manifest["precision"]), str(manifest["layers"]))
+        measured = (str(manifest["precision"]), str(manifest["layers"])) if "layers" in manifest else None
     except (ValueError, KeyError, TypeError) as error:
         told = f"{type(error).__name__}: {error}"
         raise ArtifactError(f"{folder / MANIFEST} is not a manifest of redline tune ({told})") from error
