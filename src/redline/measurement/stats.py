@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 
@@ -26,9 +26,6 @@ class Ratio:
     Attributes:
         processes: Units of evidence that it rests on: processes, or rounds where one process was measured.
         confidence: Of the interval, 0 to 1.
-
-    >>> Ratio(1.02, 0.99, 1.05).verdict
-    'no difference'
     """
 
     value: float
@@ -62,13 +59,6 @@ class Ratio:
     def spanning(self, other: Ratio) -> Ratio:
         """With an interval that holds another's too."""
         return replace(self, low=min(self.low, other.low), high=max(self.high, other.high))
-
-    @property
-    def verdict(self) -> Verdict:
-        """Of the old engines; goes with them. :mod:`redline.findings.claims` says what may be said."""
-        if self.low > 1:
-            return "faster"
-        return "slower" if self.high < 1 else "no difference"
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
@@ -270,68 +260,3 @@ def _variance(values: Sequence[float]) -> float:
         return 0.0
     mean = _mean(values)
     return sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-
-
-# --- What the engines before the study engine take; everything from here on goes with them, and Ratio.verdict. ---
-
-Verdict = Literal["faster", "slower", "no difference"]
-
-#: Two processes of the same file differ by their memory layout alone, and no number of rounds shows it
-#: (Mytkowicz et al., "Producing Wrong Data Without Doing Anything Obviously Wrong!", ASPLOS 2009). The interval is
-#: widened by this much on each side; benchmarks/honesty.py measures that it suffices.
-LAYOUT_EFFECT = 0.01
-_RESAMPLES = 4000
-_TRIM = 0.2
-
-
-def speedup(
-    baseline: Sequence[Sequence[float]], candidate: Sequence[Sequence[float]], *, seed: int = 0
-) -> Ratio | None:
-    """How many times faster ``candidate`` is, from windows of samples that were taken in the same rounds.
-
-    Each round gives one ratio, so that a drift of the machine, which hits both alike, cancels out: the ratio of the
-    fastest calls, among as many calls of the one as of the other. Whatever else runs on a machine only ever adds time,
-    so the fastest call is what the program itself needs (Chen and Revels, "Robust benchmarking in noisy environments",
-    2016); the percentiles of the table are over all calls.
-
-    The estimate is the 20 % trimmed mean of the rounds' log ratios, which a few disturbed rounds do not move. Its
-    standard error is bootstrapped over rounds (Efron and Tibshirani 1993, chapter 6); the interval is the 99 % one of
-    Student's t with the degrees of freedom of a trimmed mean (Yuen 1974), widened by :data:`LAYOUT_EFFECT`.
-
-    Args:
-        baseline: Seconds per call, one sequence a round.
-        candidate: The same rounds of the other variant.
-        seed: Of the bootstrap.
-
-    Returns:
-        None where fewer than three rounds have both.
-    """
-    pairs = [(b, c) for b, c in zip(baseline, candidate, strict=False) if len(b) and len(c)]
-    if len(pairs) < 3:
-        return None
-    logs = np.array([_log_ratio(b, c) for b, c in pairs])
-    centre, half_width = _interval(logs, np.random.default_rng(seed))
-    half_width += LAYOUT_EFFECT
-    return Ratio(math.exp(centre), math.exp(centre - half_width), math.exp(centre + half_width))
-
-
-def _log_ratio(baseline: Sequence[float], candidate: Sequence[float]) -> float:
-    calls = min(len(baseline), len(candidate))
-    return math.log(min(baseline[:calls]) / min(candidate[:calls]))
-
-
-def _interval(values: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:
-    """Trimmed mean and the half width of its interval."""
-    count = len(values)
-    cut = int(_TRIM * count)
-    draws = values[rng.integers(0, count, size=(_RESAMPLES, count))]
-    # n / (n - 1): a resample has too little spread by that factor, in variance.
-    error = float(_trimmed_mean(draws, cut).std()) * math.sqrt(count / (count - 1))
-    degrees = max(count - 2 * cut - 1, 2)
-    return float(_trimmed_mean(values[None, :], cut)[0]), student_quantile(0.5 + CONFIDENCE / 2, degrees) * error
-
-
-def _trimmed_mean(rows: np.ndarray, cut: int) -> np.ndarray:
-    ordered = np.sort(rows, axis=1)
-    kept: np.ndarray = ordered[:, cut : ordered.shape[1] - cut].mean(axis=1)
-    return kept

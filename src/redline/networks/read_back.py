@@ -87,11 +87,11 @@ def _rounded(bits: int) -> Precision:
     return "tf32" if bits >= _HALF_BITS else "bf16"
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts what computes, by kind and by the coarsest type of what it is given."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: Counter[tuple[str, Precision]] = Counter()
 
     @classmethod
