@@ -70,7 +70,7 @@ def test_sound_ratios_are_told_by_their_interval(ratio: Ratio, verdict: str, tex
         ({"control": Ratio(1.0, 0.7, 1.43, 6)}, "its own copy came out at 0.7 to 1.4, more than ±15 %", "--threads"),
         ({"calls_per_window": 2.0}, "a turn held 2 calls of the slower one, at least 4 are needed", "--window"),
         ({"control": None}, "the baseline's own copy was not measured beside it", "measure again"),
-        ({"stable": False}, "a warm-up did not settle", "wait"),
+        ({"stable": False}, "most warm-ups did not settle", "wait"),
     ],
 )
 def test_nothing_is_said_of_what_was_disturbed(changes: dict[str, Any], reason: str, advice: str) -> None:

@@ -206,7 +206,7 @@ def _disturbances(evidence: Evidence) -> Iterator[Told]:
         calls = f"{evidence.calls_per_window:.0f}"
         yield f"a turn held {calls} calls of the slower one, at least {LEAST_CALLS} are needed", _LONGER
     if not evidence.stable:
-        yield "a warm-up did not settle", _LESS_LOAD
+        yield "most warm-ups did not settle", _LESS_LOAD
 
 
 def _shortcomings(ratio: Ratio | None, evidence: Evidence | None) -> Iterator[Told]:

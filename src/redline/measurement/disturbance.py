@@ -50,7 +50,7 @@ class Evidence:
         run_delay: The median over windows, of the worse side.
         steal: The mean over windows; the kernel's ticks are too coarse for a median.
         control: The baseline's second process against the first, where it was measured beside them.
-        stable: Whether all their warm-ups settled.
+        stable: Whether most of their warm-ups settled.
     """
 
     processes: int

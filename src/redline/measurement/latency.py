@@ -194,17 +194,18 @@ def warm_up(
 ) -> WarmUp:
     """Call until the time of a call is stable: two windows in a row with medians within 3 %, or ``limit_s``.
 
-    However long the first call took, one window follows it, unless the limit is 0: then it is the only call.
+    The limit counts from the end of the first call, which may compile. Where it is 0, that is the only call.
     """
     before = clock()
     session(inputs[0])
-    first_call_s = clock() - before
+    began = clock()
+    first_call_s = began - before
     calls, previous = 1, float("inf")
     # Of long calls one is a window, and the first of them too: nothing is gained by more.
     long = first_call_s >= LONG_CALL_S
     if long:
         previous = first_call_s
-    while (calls == 1 and limit_s > 0) or clock() - before < limit_s:
+    while (calls == 1 and limit_s > 0) or clock() - began < limit_s:
         window = time_calls(session, inputs, duration_s=window_s, min_calls=1 if long else 2, clock=clock)
         calls += len(window)
         current = median(window)

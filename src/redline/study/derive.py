@@ -273,7 +273,8 @@ def _with_processes(row: Row, records: Sequence[ProcessEnded]) -> Row:
         allocator_bytes=_positive(r.memory.allocator_peak_bytes for r in records),
         load_s=median(r.load_s for r in records),
         first_call_s=median(r.first_call_s for r in records),
-        stable=all(r.stable for r in records),
+        # One process among several that did not settle shows in their spread.
+        stable=2 * sum(r.stable for r in records) > len(records),
     )
 
 
