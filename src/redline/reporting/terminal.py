@@ -14,17 +14,18 @@ def study_table(study: Study) -> Table:
     """The short form of the table; why cells have no numbers stands under it, for a terminal is narrow."""
     gated = any(row.passed is not None for row in study.rows) and study.run.purpose == "tune"
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", caption_justify="left")
+    table.add_column("", no_wrap=True)
     table.add_column("variant", overflow="fold", min_width=12)
     table.add_column("ran\nin", no_wrap=True)
     headings = ["median\nms", *([] if gated else ["p90\nms", "images\n/s"]), "peak\nMB", "speed-\nup", "99 %\ninterval"]
-    for heading in [*headings, *(["same\n%", "right\n%", "gate"] if gated else [])]:
+    for heading in [*headings, *(["same\n%", "right\n%"] if gated else [])]:
         table.add_column(heading, justify="right", no_wrap=True)
     for model in study.models:
         for size in dict.fromkeys(row.size for row in study.at(model=model)):
             for line in table_lines(study, model, size):
                 if line.begins:
                     told = f"{model if len(study.models) > 1 else ''} {line.row.device} {line.shape} {line.row.loader}"
-                    table.add_row(Text(told.strip(), style="dim"))
+                    table.add_row(Text(""), Text(told.strip(), style="dim"))
                 # As Text, so that square brackets in a user's names are not read as markup.
                 table.add_row(*_cells(line, gated=gated), style=_style(line))
     reasons = "\n".join(_reasons(study))
@@ -32,7 +33,7 @@ def study_table(study: Study) -> Table:
     return table
 
 
-_SHORT = {"disturbed": "too disturbed", "undecided": "undecided", "same": "same", "baseline": "base"}
+_SHORT = {"disturbed": "disturbed", "undecided": "undecided", "same": "same", "baseline": "base"}
 
 
 def _style(line: Cells) -> str:
@@ -44,7 +45,7 @@ def _style(line: Cells) -> str:
 def _cells(line: Cells, *, gated: bool) -> list[Text]:
     row = line.row
     if row.outcome != "measured":
-        return [Text(row.variant), Text(""), Text(row.outcome)]
+        return [Text(""), Text(row.variant), Text(""), Text(row.outcome)]
     claim = claim_of(row)
     speedup = _SHORT.get(claim.verdict if claim else "", line.speedup)
     numbers = [
@@ -52,13 +53,12 @@ def _cells(line: Cells, *, gated: bool) -> list[Text]:
         *([] if gated else [line.p90_ms, line.throughput]),
         line.memory_mb,
         speedup,
-        line.interval,
+        line.interval.replace(" to ", "–"),
     ]
     if gated:
-        shares = [line.agreement.removesuffix(" %"), line.accuracy.removesuffix(" %")]
-        numbers += [*shares, {True: "ok", False: "no", None: "–"}[row.passed]]
-    name = row.variant + (" ★" if row.recommended else "") + (" ✓" if row.confirmed else "")
-    return [Text(text) for text in (name, row.precision + ("!" if row.fell_back else ""), *numbers)]
+        numbers += [line.agreement.removesuffix(" %"), line.accuracy.removesuffix(" %")]
+    marks = ("★" if row.recommended else "✗" if row.passed is False else "") + ("✓" if row.confirmed else "")
+    return [Text(text) for text in (marks, row.variant, row.precision + ("!" if row.fell_back else ""), *numbers)]
 
 
 def _reasons(study: Study) -> list[str]:
@@ -70,7 +70,7 @@ def _reasons(study: Study) -> list[str]:
         if row.fell_back:
             told.append(f"{row.variant} on {row.device} was asked for {row.requested} and ran in {row.layers_text}")
         if row.passed is False:
-            told.append(f"{row.variant} did not pass: {row.gate_reason}")
+            told.append(f"✗ {row.variant} did not pass the gate: {row.gate_reason}")
         if claim is not None and claim.verdict == "disturbed":
             told.append(f"too disturbed to say: {'; '.join(claim.reasons)}; {claim.advice}")
         for text in told:
