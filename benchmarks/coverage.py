@@ -3,7 +3,7 @@
 Runs are drawn in which the truth is known, and judged by Redline's own functions: which rounds and windows count
 (``kept_rounds``, ``Process.means_s``), the ratio, its interval and what it rests on (``with_ratio``), and what may be
 said of it (``claim_of``). A run is that of ``redline tune``: a screen of 14 cells (baseline, control, 12 variants) in
-3 processes of 8 rounds, then 6 fresh processes of 10 rounds of baseline, control and the two fastest of the screen.
+3 processes of 6 rounds, then 6 fresh processes of 8 rounds of baseline, control and the two fastest of the screen.
 
 What is drawn (all in logarithms of time, one standard deviation):
 
@@ -42,16 +42,18 @@ from typing import Any
 import numpy as np
 
 import redline
+from redline.commands.tune import TUNE
 from redline.core.files import write_whole
 from redline.findings.claims import Claim, claim_of
 from redline.measurement.disturbance import Disturbance, kept_rounds
 from redline.measurement.environment import fingerprint
 from redline.measurement.stats import clopper_pearson
 from redline.study.derive import with_ratio
+from redline.study.plan import confirm_rounds
 from redline.study.records import Phase
 from redline.study.rows import Process, Row
 
-VARIANTS, SCREEN, CONFIRM = 12, (3, 8), (6, 10)
+VARIANTS, SCREEN, CONFIRM = 12, (TUNE.repeats, TUNE.rounds), (TUNE.confirm, confirm_rounds(TUNE))
 CALLS_S = (0.00005, 0.0005, 0.005, 0.05)
 DRIFT, DRIFT_KEPT, NOISE, NOISE_KEPT = 0.02, 0.95, 0.01, 0.5
 SLICE_S, LEAST_WINDOW_S, LEAST_CALLS = 0.003, 0.05, 4

@@ -36,7 +36,7 @@ def tune_command(
     variant: Annotated[list[str] | None, typer.Option(help="Only this variant; may be repeated.")] = None,
     repeats: Annotated[int | None, typer.Option(help="Generations of processes that measure every variant; 3.")] = None,
     confirm: Annotated[int | None, typer.Option(help="Fresh generations that measure the finalists again; 6.")] = None,
-    rounds: Annotated[int | None, typer.Option(help="How often each variant has its turn in a generation; 8.")] = None,
+    rounds: Annotated[int | None, typer.Option(help="How often each variant has its turn in a generation; 6.")] = None,
     window: Annotated[float | None, typer.Option(help="Seconds of a turn, at least; 0.05.")] = None,
     samples: Annotated[int | None, typer.Option(help="The most samples to calibrate on; 64.")] = None,
     method: Annotated[str | None, typer.Option(help="Ranges of static INT8: minmax, entropy or percentile.")] = None,

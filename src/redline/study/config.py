@@ -81,7 +81,7 @@ class StudyConfig:
     max_accuracy_drop: float = 0.01
     min_agreement: float = 0.99
     repeats: int = 3
-    rounds: int = 8
+    rounds: int = 6
     confirm: int = 0
     window_s: float = 0.05
     warmup_s: float = 3.0

@@ -307,7 +307,9 @@ class GroupRun:
         return found
 
     def _verified(self, variant: Variant) -> bool:
-        """Whether it is known how the variant answers at this batch."""
+        """Whether it is known how the variant answers at this batch; a control is the baseline."""
+        if variant.control:
+            return True
         key = (self._group.model, self._group.size, self._group.batch, *key_of(variant))
         return key in agreements_of(self._records)
 
