@@ -412,7 +412,7 @@ class StudyRun:
             return Data(source=config.data)
         folder = Path(config.data) if config.data else SHIPPED
         images = sum(path.suffix.lower() in SUFFIXES for path in folder.rglob("*")) if folder.is_dir() else 0
-        source = str(folder) if config.data else "photographs that ship with Redline"
+        source = str(folder) if config.data else "crops of 11 photographs that ship with Redline"
         return Data(source=source, images=images)
 
     def _measure_ceilings(self) -> None:
