@@ -194,9 +194,9 @@ def _disturbances(evidence: Evidence) -> Iterator[Told]:
     if evidence.steal is not None and evidence.steal > MOST_DISTURBED:
         yield f"other virtual machines took {_percent(evidence.steal)} of the processor (steal time)", _LESS_LOAD
     control = evidence.control
-    if control is None:
+    if control is None and evidence.processes > 1:
         yield "the baseline's own copy was not measured beside it", _AGAIN
-    else:
+    if control is not None:
         said = f"the baseline against its own copy came out at {interval_text(control.low, control.high)}"
         if control.low > 1 + CONTROL_BAND or control.high < 1 / (1 + CONTROL_BAND):
             yield f"{said}, which is not 1", _LESS_LOAD

@@ -94,11 +94,13 @@ class Contest:
         best: The fastest.
         level: Those that are not shown to be slower by more than :data:`redline.findings.claims.SAME_BAND`.
         behind: All others, with how many times faster the best one is, the closest first.
+        told: Whether something may be said of the best one against each of those that are level.
     """
 
     best: Row
     level: tuple[Row, ...]
     behind: tuple[tuple[Row, Claim], ...]
+    told: bool = True
 
     @property
     def front(self) -> tuple[Row, ...]:
@@ -137,6 +139,7 @@ def _contest(
         best=best,
         level=tuple(row for row, _ in claims if row not in beaten),
         behind=tuple(sorted(behind, key=lambda pair: pair[1].value or 0.0)),
+        told=all(claim is not None and claim.says_speed for row, claim in claims if row not in beaten),
     )
 
 

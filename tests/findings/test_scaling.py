@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.grid.records import Run, grid_records
+from tests.studies import Run, study_of
 
-from redline.grid.rows import summarize_grid
-from redline.grid.scaling import Fit, power_law
+from redline.findings.scaling import Fit, fit_rows, power_law
 
 
 @pytest.mark.parametrize("exponent", [0.5, 0.87, 1.0, 1.4])
@@ -47,12 +46,12 @@ def fits(exponent: float, **fields: object) -> tuple[Fit, ...]:
         time=lambda cell: 0.01 * cell.images**exponent,
         **fields,  # type: ignore[arg-type]
     )
-    return summarize_grid(grid_records(run)).conclusions.fits
+    return fit_rows(study_of(run).rows)
 
 
 def test_fits_over_the_batch_and_over_the_pixels() -> None:
     found = fits(0.8, batches=(1, 2, 4), sizes=((112, 112), (224, 224), (448, 448)))
-    assert len(found) == 2 * (3 + 3)
+    assert len(found) == 3 * (3 + 3)  # the control too
     assert {fit.over for fit in found} == {"batch", "pixels"}
     assert {fit.fixed for fit in found if fit.over == "pixels"} == {"batch 1", "batch 2", "batch 4"}
     assert {fit.fixed for fit in found if fit.over == "batch"} == {"112x112", "224x224", "448x448"}

@@ -6,16 +6,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from tests.grid.records import KINDS, Cell, Kind, Record, Run, grid_records, usual_time
+from tests.studies import KINDS, Cell, Kind, Record, Run, study_of, usual_time
 
-from redline.grid.anomalies import Anomaly
-from redline.grid.rows import summarize_grid
+from redline.findings.anomalies import Anomaly, find_anomalies
 
 Change = Callable[[Record], Record]
 
 
 def found(change: Change = lambda record: record, **fields: Any) -> tuple[Anomaly, ...]:
-    return summarize_grid(grid_records(Run(change=change, **{"loaders": ("dummy",), **fields}))).anomalies
+    return find_anomalies(study_of(Run(change=change, **{"loaders": ("dummy",), **fields})).rows)
 
 
 def one(kind: str, change: Change = lambda record: record, **fields: Any) -> Anomaly:
@@ -60,7 +59,7 @@ def fp16_on_cpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], N
 @pytest.mark.parametrize("seed", range(8))
 def test_clean_data_has_none(seed: int) -> None:
     run = Run(seed=seed, batches=(1, 2, 4, 8, 16), sizes=((112, 112), (224, 224)), loaders=("dummy", "real"))
-    assert summarize_grid(grid_records(run)).anomalies == ()
+    assert find_anomalies(study_of(run).rows) == ()
 
 
 def test_a_larger_batch_with_less_throughput() -> None:

@@ -1,4 +1,4 @@
-"""The records of a bench run that never took place: a model of time per cell, and noise around it."""
+"""The records of a study that never took place: a model of time per cell, and noise around it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from redline.core.plain import from_plain
+from redline.study import records as kinds
+from redline.study.config import StudyConfig
+from redline.study.derive import summarize
+from redline.study.rows import Study
+
+#: As it stands in a line of the file.
 Record = dict[str, Any]
 
 
@@ -62,13 +69,13 @@ CALL_S = {"cpu": 0.0002, "cuda": 0.0001}
 
 def usual_time(cell: Cell) -> float:
     """Seconds of a call: a small fixed part and one in proportion to the pixels."""
-    return CALL_S[cell.device] + cell.images / KINDS[cell.variant].speed[cell.device]
+    return CALL_S[cell.device] + cell.images / kind_of(cell.variant).speed[cell.device]
 
 
 def usual_outcome(cell: Cell) -> tuple[str, str | None, str | None]:
     """What a device cannot run is skipped; OpenVINO fails at the largest batch."""
-    if cell.device not in KINDS[cell.variant].speed:
-        return "skipped", None, f"{KINDS[cell.variant].title} does not run on {cell.device}"
+    if cell.device not in kind_of(cell.variant).speed:
+        return "skipped", None, f"{kind_of(cell.variant).title} does not run on {cell.device}"
     if cell.variant == "openvino-fp32" and cell.batch >= 16:
         return "failed", "measure", "the worker was killed: out of memory"
     return "measured", None, None
@@ -93,8 +100,10 @@ class Run:
     sizes: Sequence[tuple[int, int]] = ((224, 224),)
     baseline: Mapping[str, str] = field(default_factory=lambda: {"cpu": "torch-eager-fp32", "cuda": "torch-eager-fp32"})
     rounds: int = 6
-    repeats: int = 2
+    repeats: int = 3
     calls: int = 10
+    purpose: str = "bench"
+    controls: bool = True
     noise: float = 0.02
     process_noise: float = 0.002
     drift: float = 0.01
@@ -104,15 +113,25 @@ class Run:
     change: Callable[[Record], Record | None] = lambda record: record
 
 
-def grid_records(run: Run | None = None) -> list[Record]:
+def lines_of(run: Run | None = None) -> list[Record]:
     """A complete, legal run: several variants, two devices, both loaders, some cells skipped and failed."""
     run = run or Run()
     changed = (run.change(record) for record in _records(run, np.random.default_rng(run.seed)))
     return [record for record in changed if record is not None]
 
 
+def records_of(run: Run | None = None) -> tuple[kinds.Record, ...]:
+    """The same as they are read."""
+    return tuple(from_plain(kinds.KINDS[line["kind"]], line, where=line["kind"]) for line in lines_of(run))
+
+
+def study_of(run: Run | None = None) -> Study:
+    """Its rows."""
+    return summarize(records_of(run))
+
+
 def cells_of(run: Run) -> list[Cell]:
-    """Every cell, group by group."""
+    """Every cell, group by group; the control of each device's baseline behind it."""
     return [
         Cell(model=model, variant=variant, device=device, loader=loader, batch=batch, height=size[0], width=size[1])
         for model in run.models
@@ -120,14 +139,20 @@ def cells_of(run: Run) -> list[Cell]:
         for batch in run.batches
         for device in run.devices
         for loader in run.loaders
-        for variant in run.variants
+        for name in run.variants
+        for variant in ((name, f"{name}-control") if run.controls and name == run.baseline.get(device) else (name,))
     ]
+
+
+def kind_of(variant: str) -> Kind:
+    """Of a variant; a control is what it controls."""
+    return KINDS[variant.removesuffix("-control")]
 
 
 def _records(run: Run, rng: np.random.Generator) -> Iterator[Record]:
     cells = cells_of(run)
-    yield _run_line(run, len(cells))
-    yield {"kind": "node", "node": "n0", "environment": environment()}
+    yield _run_line(run, sum(not cell.variant.endswith("-control") for cell in cells))
+    yield {"kind": "node", "node": "n0", "machine": {"environment": environment()}}
     yield from _limits(run)
     yield from _variants(run)
     groups: dict[tuple[str, int, int, int], list[Cell]] = {}
@@ -151,7 +176,8 @@ def _repeat(run: Run, cells: Sequence[Cell], repeat: int, shift: float, rng: np.
 
 
 def _samples(cell: Cell, repeat: int, number: int, calls_s: np.ndarray) -> Record:
-    record: Record = {"kind": "samples", "cell": cell.id, "repeat": repeat, "round": number}
+    record: Record = {"kind": "samples", "cell": cell.id, "phase": "screen", "process": repeat, "round": number}
+    record["disturbance"] = {"run_delay": 0.0, "steal": 0.0, "pressure": 0.0, "switches": 0}
     host_s = calls_s + (5e-5 if cell.device == "cuda" else 0.0)
     record["samples_s"] = host_s.tolist()
     if cell.device == "cuda":
@@ -174,28 +200,30 @@ def _process(cell: Cell, repeat: int) -> Record:
         "device_source": "nvml process" if cell.device == "cuda" else None,
         "allocator_peak_bytes": 50_000_000 + activations if cell.device == "cuda" else None,
     }
-    times = {"load_s": 0.5, "first_call_s": 0.1, "warm_up_calls": 30, "stable": True}
-    return {"kind": "process", "cell": cell.id, "repeat": repeat, **times, "memory": memory}
+    times = {"load_s": 0.5, "first_call_s": 0.1, "warm_up_calls": 30, "stable": True, "window_s": 0.2}
+    return {"kind": "process", "cell": cell.id, "phase": "screen", "process": repeat, **times, "memory": memory}
 
 
 def _cell_line(cell: Cell, run: Run) -> Record:
     outcome, stage, reason = run.outcome(cell)
     names = {"cell": cell.id, "model": cell.model, "variant": cell.variant, "device": cell.device}
     point = {"loader": cell.loader, "batch": cell.batch, "size": [cell.height, cell.width]}
-    return {"kind": "cell", **names, **point, "outcome": outcome, "stage": stage, "reason": reason, "node": "n0"}
+    ended = {"outcome": outcome, "stage": stage, "reason": reason, "control": cell.variant.endswith("-control")}
+    return {"kind": "cell", **names, **point, **ended, "node": "n0"}
 
 
 def _variants(run: Run) -> Iterator[Record]:
     for cell in cells_of(run):
-        kind = KINDS[cell.variant]
-        if cell.loader != run.loaders[0] or cell.batch != run.batches[0] or cell.device not in kind.speed:
+        kind = kind_of(cell.variant)
+        if cell.loader != run.loaders[0] or cell.device not in kind.speed:
             continue
-        where = {"model": cell.model, "size": [cell.height, cell.width], "variant": cell.variant, "device": cell.device}
+        where = {"model": cell.model, "size": [cell.height, cell.width], "batch": cell.batch}
+        where |= {"variant": cell.variant, "device": cell.device}
         precision = kind.precision or kind.requested
         yield {
             "kind": "variant",
             **where,
-            "title": kind.title,
+            "title": kind.title + (", again" if cell.variant.endswith("-control") else ""),
             "backend": kind.backend,
             "runtime": f"{kind.backend} 1.0",
             "requested": kind.requested,
@@ -206,10 +234,14 @@ def _variants(run: Run) -> Iterator[Record]:
             "weights_bytes": 10_000_000 if kind.requested == "int8" else 40_000_000,
             "note": None,
             "elsewhere": None,
+            "versions": {},
+            "control": cell.variant.endswith("-control"),
         }
-        agreement = 0.98 if kind.requested == "int8" else 1.0
+        agreement = 0.99 if kind.requested == "int8" else 1.0
         answers = {"top1_agreement": agreement, "relative_error": 0.05 if agreement < 1 else 1e-6, "finite": True}
-        yield {"kind": "agreement", **where, **answers}
+        unknown = ("top1_output", "accuracy", "reference_accuracy", "broken", "repaired", "reason", "evidence")
+        judged = {"outputs": [], "samples": 100, "passed": True, **dict.fromkeys(unknown), "notes": []}
+        yield {"kind": "agreement", **where, **answers, **judged}
 
 
 def _limits(run: Run) -> Iterator[Record]:
@@ -228,43 +260,57 @@ def _limits(run: Run) -> Iterator[Record]:
 def _run_line(run: Run, cells: int) -> Record:
     settings = {
         "models": list(run.models),
-        "variants": list(run.variants),
         "devices": list(run.devices),
         "loaders": list(run.loaders),
         "batches": list(run.batches),
         "sizes": [list(size) for size in run.sizes],
-        "baseline": dict(run.baseline),
         "rounds": run.rounds,
         "window_s": 0.2,
         "warmup_s": 3.0,
         "repeats": run.repeats,
         "cell_timeout_s": 120.0,
-        "seed": 0,
         "threads": 2,
     }
-    gpu = {"name": "H100", "compute_capability": "9.0", "driver": "570.1", "cuda": "12.8", "memory_bytes": 80 * 10**9}
+    StudyConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+    gpu = {"index": 0, "name": "H100", "compute_capability": "9.0", "driver": "570.1", "cuda": "12.8"}
+    gpu["memory_bytes"] = 80 * 10**9
     return {
         "kind": "run",
-        "format": 1,
-        "purpose": "bench",
+        "format": 2,
+        "purpose": run.purpose,
         "run_id": "0f" * 8,
-        "redline": "0.1.0",
-        "command": "redline bench net",
-        "created": "2025-01-01T00:00:00+00:00",
+        "redline": "0.2.0",
+        "command": f"redline {run.purpose} net",
+        "created": "2026-01-01T00:00:00+00:00",
         "name": "net",
+        "commit": None,
         "cells": cells,
         "settings": settings,
-        "models": [
-            {"name": model, "sha256": f"{index:02x}" * 32, "parameters": 10_000_000, "preprocess": None}
-            for index, model in enumerate(run.models, start=1)
-        ],
+        "baselines": {device: name for device, name in run.baseline.items() if device in run.devices},
+        "variants": list(run.variants),
+        "models": [_model(name, index) for index, name in enumerate(run.models, start=1)],
         "data": {"source": "photos", "images": 32, "warning": None},
-        "environment": {**environment(), "gpus": [gpu] if "cuda" in run.devices else []},
+        "machine": {"environment": environment(), "gpus": [gpu] if "cuda" in run.devices else []},
+        "clock": {"resolution_s": 1e-9, "overhead_s": 1e-7},
+    }
+
+
+def _model(name: str, index: int) -> Record:
+    image = {"name": "x", "shape": ["batch", 3, 224, 224], "dtype": "float32"}
+    scores = {"name": "y", "shape": ["batch", 10], "dtype": "float32"}
+    return {
+        "name": name,
+        "ref": None,
+        "weights_file": None,
+        "sha256": f"{index:02x}" * 32,
+        "parameters": 10_000_000,
+        "signature": {"inputs": [image], "outputs": [scores]},
+        "preprocess": None,
     }
 
 
 def environment() -> Record:
-    """As ``Environment.to_json`` writes it."""
+    """A machine's."""
     return {
         "cpu": "Some CPU",
         "flags": ["avx2", "fma"],
