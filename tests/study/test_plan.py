@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from redline.grid.cells import baseline_of, expected_s, group_cells, plan_cells
-from redline.grid.config import GridConfig
+from redline.study.config import StudyConfig
+from redline.study.plan import baseline_of, expected_s, group_cells, plan_cells
 
 
-def config(**values: object) -> GridConfig:
+def config(**values: object) -> StudyConfig:
     given = {"models": ("resnet18",), "sizes": ((224, 224),), **values}
-    return GridConfig(**given)  # type: ignore[arg-type]
+    return StudyConfig(**given)  # type: ignore[arg-type]
 
 
 def test_every_combination_is_there_once() -> None:
@@ -21,8 +21,8 @@ def test_every_combination_is_there_once() -> None:
             sizes=((64, 64), (64, 96)),
         )
     )
-    # torch fp32, onnxruntime fp32 and int8 exist; torch int8 is a row that says that there is none.
-    assert len(cells) == len({cell.id for cell in cells}) == 4 * 2 * 2 * 2
+    # torch fp32 and its control, onnxruntime fp32 and int8 exist; torch int8 is a row that says that there is none.
+    assert len(cells) == len({cell.id for cell in cells}) == 5 * 2 * 2 * 2
     assert "resnet18/onnxruntime-int8-static/cpu/real/8x64x96" in {cell.id for cell in cells}
 
 
@@ -34,7 +34,11 @@ def test_what_nothing_offers_is_a_cell_with_the_reason() -> None:
 
 def test_the_baseline_is_always_there_and_first() -> None:
     cells = plan_cells(config(backends=("onnxruntime",), devices=("cpu", "cuda"), baseline="torch-fp32"))
-    assert [cell.variant.name for cell in cells] == ["torch-eager-fp32", "onnxruntime-fp32"] * 2
+    assert [cell.variant.name for cell in cells] == [
+        "torch-eager-fp32",
+        "torch-eager-fp32-control",
+        "onnxruntime-fp32",
+    ] * 2
     assert baseline_of(config(baseline="openvino-fp32"), "cuda") is None
 
 

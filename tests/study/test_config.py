@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from redline.core.errors import InputError
-from redline.grid.config import GridConfig, from_mapping, read_config
+from redline.core.plain import from_plain, to_plain
+from redline.study.config import StudyConfig, read_config
 
 STUDIES = Path(__file__).parents[2] / "studies"
 SMALL = """
@@ -33,7 +34,7 @@ def written(folder: Path, text: str) -> Path:
 
 
 def test_a_study_says_what_it_says(tmp_path: Path) -> None:
-    config = GridConfig(**read_config(written(tmp_path, SMALL)))
+    config = StudyConfig(**read_config(written(tmp_path, SMALL)))
     assert config.sizes == ((224, 224), (256, 320))
     assert (config.name, config.models, config.batches, config.window_s) == ("Small", ("digits",), (1, 8), 1.0)
     assert config.interpreters == (("tensorrt", "/opt/trt/bin/python"),)
@@ -42,8 +43,8 @@ def test_a_study_says_what_it_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda path: path.name)
 def test_every_study_that_ships_is_one(path: Path) -> None:
-    config = GridConfig(**read_config(path))
-    assert from_mapping(config.settings()) == config
+    config = StudyConfig(**read_config(path))
+    assert from_plain(StudyConfig, to_plain(config), where="it") == config
 
 
 @pytest.mark.parametrize(
@@ -88,4 +89,4 @@ def test_a_study_that_is_not_there_is_named(tmp_path: Path) -> None:
 )
 def test_values_that_cannot_be_are_refused(values: dict[str, object], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        GridConfig(**{"models": ("digits",), **values})  # type: ignore[arg-type]
+        StudyConfig(**{"models": ("digits",), **values})  # type: ignore[arg-type]
