@@ -3,7 +3,7 @@
 Runs are drawn in which the truth is known, and judged by Redline's own functions: which rounds and windows count
 (``kept_rounds``, ``Process.means_s``), the ratio, its interval and what it rests on (``with_ratio``), and what may be
 said of it (``claim_of``). A run is that of ``redline tune``: a screen of 14 cells (baseline, control, 12 variants) in
-3 processes of 6 rounds, then 6 fresh processes of 8 rounds of baseline, control and the two fastest of the screen.
+3 processes of 6 rounds, then 6 fresh processes of 10 rounds of baseline, control and the two fastest of the screen.
 
 What is drawn (all in logarithms of time, one standard deviation):
 

@@ -152,7 +152,7 @@ def kind_of(variant: str) -> Kind:
 def _records(run: Run, rng: np.random.Generator) -> Iterator[Record]:
     cells = cells_of(run)
     yield _run_line(run, sum(not cell.variant.endswith("-control") for cell in cells))
-    yield {"kind": "node", "node": "n0", "machine": {"environment": environment()}}
+    yield {"kind": "node", "node": "n0", "machine": machine(run)}
     yield from _limits(run)
     yield from _variants(run)
     groups: dict[tuple[str, int, int, int], list[Cell]] = {}
@@ -272,8 +272,6 @@ def _run_line(run: Run, cells: int) -> Record:
         "threads": 2,
     }
     StudyConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
-    gpu = {"index": 0, "name": "H100", "compute_capability": "9.0", "driver": "570.1", "cuda": "12.8"}
-    gpu["memory_bytes"] = 80 * 10**9
     return {
         "kind": "run",
         "format": 2,
@@ -290,7 +288,7 @@ def _run_line(run: Run, cells: int) -> Record:
         "variants": list(run.variants),
         "models": [_model(name, index) for index, name in enumerate(run.models, start=1)],
         "data": {"source": "photos", "images": 32, "warning": None},
-        "machine": {"environment": environment(), "gpus": [gpu] if "cuda" in run.devices else []},
+        "machine": machine(run),
         "clock": {"resolution_s": 1e-9, "overhead_s": 1e-7},
     }
 
@@ -307,6 +305,13 @@ def _model(name: str, index: int) -> Record:
         "signature": {"inputs": [image], "outputs": [scores]},
         "preprocess": None,
     }
+
+
+def machine(run: Run) -> Record:
+    """With a GPU where the run has one."""
+    gpu: Record = {"index": 0, "name": "H100", "compute_capability": "9.0", "driver": "570.1", "cuda": "12.8"}
+    gpu["memory_bytes"] = 80 * 10**9
+    return {"environment": environment(), "gpus": [gpu] if "cuda" in run.devices else []}
 
 
 def environment() -> Record:

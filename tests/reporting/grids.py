@@ -1,29 +1,37 @@
-"""Grids that never ran, summarized once."""
+"""Studies that never ran, summarized once."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from tests.grid.records import Run, grid_records
+from tests.studies import Record, Run, study_of
 
-from redline.grid.rows import GridStudy, summarize_grid
+from redline.findings.conclusion import conclude
+from redline.study.rows import Study
 
-Record = dict[str, Any]
 SIZES = ((160, 160), (224, 224), (224, 320))
 
 
 @cache
-def usual() -> GridStudy:
+def usual() -> Study:
     """Two devices, both loaders, three batches and sizes; some cells are skipped, some fail, one fell back."""
-    return summarize_grid(grid_records(Run(sizes=SIZES, rounds=4, change=fell_back)))
+    return study_of(Run(sizes=SIZES, rounds=4, change=fell_back))
 
 
-def changed(change: Callable[[Record], Record | None], **fields: Any) -> GridStudy:
+def changed(change: Callable[[Record], Record | None], **fields: Any) -> Study:
     """A small grid with other records."""
-    small: dict[str, Any] = {"batches": (1, 4), "sizes": ((224, 224),), "rounds": 3, "repeats": 1}
-    return summarize_grid(grid_records(Run(**{**small, **fields}, change=change)))
+    small: dict[str, Any] = {"batches": (1, 4), "sizes": ((224, 224),), "rounds": 3}
+    return study_of(Run(**{**small, **fields}, change=change))
+
+
+@cache
+def tuned() -> Study:
+    """A tune of one model on a CPU, concluded."""
+    study = study_of(Run(purpose="tune", devices=("cpu",), loaders=("samples",), batches=(1, 4)))
+    return replace(study, conclusion=conclude(study, batch=1, objective="latency"))
 
 
 def fell_back(record: Record) -> Record:

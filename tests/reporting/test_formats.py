@@ -8,14 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redline.measurement.summary import Row
 from redline.reporting import formats
-
-
-def row(**values: object) -> Row:
-    base = {"variant": "v", "title": "V", "backend": "b", "requested": "fp32", "precision": "fp32"}
-    return Row(**{**base, "layers_text": "fp32", "batch": 1, **values})  # type: ignore[arg-type]
-
 
 NUMBERS = (
     formats.digits,
@@ -45,18 +38,6 @@ def test_no_number_is_written_as_nan_or_inf(value: float) -> None:
 def test_less_than_all_never_reads_as_all(fraction: float) -> None:
     assert formats.percent(fraction) != "100 %"
     assert formats.cosine(fraction) != "1"
-
-
-def test_too_few_samples_for_a_p99_say_how_many() -> None:
-    few = row(windows_s=((0.01,) * 40,), p99_s=0.02)
-    enough = row(windows_s=((0.01,) * 50,) * 2, p99_s=0.02)
-    assert [formats.p99(few), formats.p99(enough), formats.p99(row())] == ["n=40", "20.0", "–"]
-
-
-def test_no_difference_is_said_in_words() -> None:
-    assert formats.verdict(row(speedup=1.02, verdict="no difference")) == "no difference"
-    assert formats.verdict(row(speedup=0.5, verdict="slower")) == "2.00× slower"
-    assert formats.verdict(row()) == "–"
 
 
 def test_an_infinite_error_is_shown_as_it_is() -> None:

@@ -1,10 +1,11 @@
-"""The page: whole without a network, safe with hostile names, and really drawn by a browser."""
+"""The page of a grid: whole without a network, safe with hostile names, drawn by a browser, usable on a phone."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,147 +14,173 @@ import pytest
 pytest.importorskip("vl_convert")
 
 from tests.reporting.browser import CHROMIUM, chromium, on_a_phone
+from tests.reporting.grids import changed, tuned, usual
 
-from redline.measurement.summary import Study, summarize
+from redline.findings.conclusion import conclude
 from redline.reporting.html import page, write_html
+from redline.study.rows import Study
 
 HOSTILE = "</script><img src=x onerror=\"document.documentElement.dataset.hacked='1'\"><script>alert(1)</script>"
 
 
-@pytest.fixture
-def hostile(records: list[dict[str, Any]]) -> Study:
-    """The sample with markup in every text that comes from a user."""
-    run = records[0]
-    run["model"]["name"] = run["command"] = run["data"]["source"] = run["environment"]["cpu"] = HOSTILE
-    run["data"]["skipped"][0]["name"] = run["data"]["warning"] = HOSTILE
-    for record in records:
+def hostile(purpose: str = "bench") -> Study:
+    """A small study with markup in every text that comes from a user or a runtime."""
+
+    def spoil(record: dict[str, Any]) -> dict[str, Any]:
+        if record["kind"] == "run":
+            record["machine"]["environment"]["cpu"] = record["machine"]["gpus"][0]["name"] = HOSTILE
+            data = {"source": HOSTILE, "images": 1, "warning": HOSTILE, "skipped": [{"name": HOSTILE, "reason": "x"}]}
+            return {**record, "name": HOSTILE, "command": HOSTILE, "data": data}
         if record["kind"] == "variant":
-            record["title"] = f"{record['title']} {HOSTILE}"
-        if record["kind"] in ("failed", "skipped", "agreement"):
-            record["reason"] = HOSTILE
-        if record["kind"] == "artifact":
-            record["name"] = record["path"] = HOSTILE
-            record["provenance"][0]["arguments"] = {HOSTILE: HOSTILE}
-        if record["kind"] == "conclusion":
-            record["sentences"] = [HOSTILE]
-            record["losers"][0]["why"] = HOSTILE
-    return summarize(records)
+            return {**record, "title": f"{record['title']} {HOSTILE}", "elsewhere": HOSTILE, "note": HOSTILE}
+        if record["kind"] == "agreement" and "int8" in record["variant"]:
+            return {**record, "passed": False, "reason": HOSTILE}
+        return {**record, "reason": HOSTILE} if record["kind"] == "cell" and record["reason"] else record
+
+    study = changed(spoil, sizes=((160, 160), (224, 224)), purpose=purpose)
+    if purpose == "tune":
+        return replace(study, conclusion=conclude(study, batch=1, objective="latency"))
+    return study
 
 
 def body(study: Study) -> str:
     """The page's visible markup, without the plots and scripts."""
-    text = page(study).partition("<body>")[2]
-    return text.partition('<script type="application/json"')[0]
+    return page(study).partition("<body>")[2].partition('<script type="application/json"')[0]
 
 
-def test_says_what_is_recommended(study: Study) -> None:
-    text = body(study)
-    assert "<h1>OpenVINO INT8 (NNCF)</h1>" in text
-    for words in ("6.34×", "99 % confidence interval", "at batch 1", "PyTorch eager FP32", "5.40", "94.2", "12.0"):
-        assert words in text
-    assert "This machine was noisy" in text
+def words_of(study: Study) -> str:
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", body(study))).split())
 
 
-def test_shows_every_variant_and_why_some_have_no_numbers(study: Study) -> None:
-    text = body(study)
-    for row in study.rows:
-        assert f"<small>{row.variant}</small>" in text
-    for words in (
-        "asked for fp32",
-        "no difference",
-        "not passed",
-        "torch.compile needs a C++",
-        "no avx512_fp16",
-        "n=42",
-    ):
-        assert words in text
+def test_says_the_answer_first() -> None:
+    text = words_of(usual())
+    answer = "At 224×224 pixels: for the lowest latency at batch 1 on cpu take ONNX Runtime INT8 static"
+    places = [text.index(part) for part in (answer, "For production", "Anomalies", "against batch", "Every cell")]
+    assert places == sorted(places)
+    assert text.index("Conditions") < text.index("Do it again") < text.index("redline bench net")
 
 
-def test_shows_conditions_command_and_provenance(study: Study) -> None:
-    text = body(study)
-    for words in ("AMD EPYC 9R14", "broken.jpg", "redline tune resnet18 -o out", "861 GFLOP/s", "exporter = dynamo"):
-        assert words in text
-    for artifact in study.artifacts:
-        assert artifact["sha256"] in text
+def test_a_tune_says_what_is_recommended_with_its_interval_and_why_not_the_others() -> None:
+    text = words_of(tuned())
+    conclusion = tuned().conclusion
+    assert conclusion is not None
+    assert "ONNX Runtime INT8 static" in text
+    assert re.search(r"4\.\d+ times faster than the baseline \(99 % interval 4\.\d+ to 4\.\d+\)", text)
+    assert all(loser.why in text for loser in conclusion.losers)
 
 
-def test_nothing_recommended_is_said_plainly(edited: Callable[..., Study]) -> None:
-    def refuse(record: dict[str, Any]) -> dict[str, Any]:
-        if record["kind"] != "conclusion":
-            return record
-        return {**record, "recommended": None, "pareto": [], "headline": "No variant passed the gate", "sentences": []}
+def test_a_disturbed_study_shows_no_number_in_its_headline() -> None:
+    def change(record: dict[str, Any]) -> dict[str, Any]:
+        if record["kind"] == "samples":
+            record["disturbance"]["run_delay"] = 0.3
+        return record
 
-    assert "<h1>No variant passed the gate</h1>" in body(edited(refuse))
-    unfinished = body(edited(lambda record: None if record["kind"] == "conclusion" else record))
-    assert "<h1>This run was not finished</h1>" in unfinished
+    study = changed(change, devices=("cpu",), loaders=("samples",), purpose="tune")
+    text = words_of(replace(study, conclusion=conclude(study, batch=1, objective="latency")))
+    assert "too disturbed to say" in text
+    assert "--threads 1" in text
+    assert not re.search(r"\d times faster", text)
+
+
+def test_every_cell_is_a_row_and_says_why_it_has_no_numbers() -> None:
+    text = body(usual())
+    rows = re.findall(r'<tr class="(measured|failed|skipped)', text)
+    assert len(rows) == len(usual().rows)
+    assert [rows.count(word) for word in ("measured", "failed", "skipped")] == [
+        sum(row.outcome == word for row in usual().rows) for word in ("measured", "failed", "skipped")
+    ]
+    assert text.count('class="why">failed while measuring: the worker was killed: out of memory') == rows.count(
+        "failed"
+    )
+
+
+def test_every_plot_has_words_in_its_place() -> None:
+    text = page(usual())
+    specs = json.loads(re.search(r'id="specs">(.*?)</script>', text, re.DOTALL)[1])  # type: ignore[index]
+    plots = re.findall(r'data-spec="([^"]*)" role="img" aria-label="([^"]*)"', text)
+    assert {key for key, _ in plots} == set(specs)
+    assert len(specs) == 2 * (2 * 3 + 3)
+    assert all("ms" in label for _, label in plots)
 
 
 @pytest.mark.parametrize(
     "kinds",
     [
-        ("conclusion", "samples"),
-        ("conclusion", "agreement", "memory", "load"),
-        ("ceiling", "bandwidth", "macs", "artifact", "memory"),
-        ("conclusion", "variant"),
+        ("samples",),
+        ("process", "agreement"),
+        ("ceiling", "bandwidth", "macs", "node"),
+        ("variant",),
+        ("cell", "variant"),
     ],
 )
-def test_a_run_with_parts_missing_still_makes_a_page(kinds: tuple[str, ...], edited: Callable[..., Study]) -> None:
-    text = body(edited(lambda record: None if record["kind"] in kinds else record))
+def test_a_run_with_parts_missing_still_makes_a_page(kinds: tuple[str, ...]) -> None:
+    text = words_of(changed(lambda record: None if record["kind"] in kinds else record))
     assert "Conditions" in text
-    assert not re.search(r"\b(None|nan|inf)\b", re.sub(r"<[^>]*>", " ", text))
+    assert not re.search(r"\b(None|nan|inf)\b", text)
 
 
-def test_without_labels_it_plots_agreement(without_labels: Study) -> None:
-    text = page(without_labels)
-    assert "answers that changed, %" in text
-    assert "accuracy lost" not in text
-    assert "Accuracy" not in body(without_labels)
+@pytest.mark.parametrize("kinds", [(), ("samples", "process", "cell")])
+def test_one_point_shows_bars_and_nothing_shows_no_plot(kinds: tuple[str, ...]) -> None:
+    study = changed(lambda record: None if record["kind"] in kinds else record, batches=(4,))
+    text = words_of(study)
+    assert ("Time of a call cpu, 224×224, batch 4" in text) == (not kinds)
+    assert ("Nothing is recommended: no cell was measured." in text) == bool(kinds)
+    assert "data-spec" not in body(study)
 
 
-def test_names_from_users_are_text(hostile: Study) -> None:
-    text = page(hostile)
+@pytest.mark.parametrize("purpose", ["bench", "tune"])
+def test_names_from_users_are_text(purpose: str) -> None:
+    text = page(hostile(purpose))
     assert "<img src=x" not in text
     assert "<script>alert" not in text
-    specs = re.search(r'<script type="application/json" id="specs">(.*?)</script>', text, re.DOTALL)
-    assert specs is not None
-    points = json.loads(specs.group(1))["pareto-1-latency"]["data"]["values"]
-    assert all(point["title"].endswith(HOSTILE) for point in points)
 
 
-def test_the_page_names_nothing_to_fetch(study: Study) -> None:
-    text = page(study)
+def test_the_page_names_nothing_to_fetch() -> None:
+    text = page(usual())
     markup = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"https?://", markup)
     assert not re.search(r"@import|url\(", markup)
     assert re.findall(r'(?:src|href)="([^"]*)"', markup) == ["data:,"]
     assert "default-src 'none'" in text
-    assert len(text) < 1_500_000
+    assert len(text) < 2_000_000
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_a_browser_draws_every_plot_and_asks_for_nothing(hostile: Study, tmp_path: Path) -> None:
-    write_html(hostile, tmp_path / "page.html")
+def test_a_browser_draws_every_plot_and_asks_for_nothing(tmp_path: Path) -> None:
+    write_html(hostile(), tmp_path / "page.html")
     document, console = chromium(tmp_path, tmp_path / "page.html")
     # A request or a foreign script would be refused by the page's policy, and the console would say so.
     assert console == []
     assert "data-hacked" not in document
-    # One plot of quality and one of latencies is seen; the others wait until they are.
-    assert document.count('data-drawn=""') == 2
-    assert document.count("<svg") >= 3
-    assert document.count("<path") > 300
+    # Of one device at one size and batch: time, throughput, sizes. The others wait until they are seen.
+    assert document.count('data-drawn=""') == 3
+    assert re.search(r'id="count"[^>]*>(\d+) of \1 cells<', document)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_a_phone_never_scrolls_sideways(study: Study, tmp_path: Path) -> None:
-    tell = (
-        "setTimeout(() => { const d = document.documentElement, n = s => document.querySelectorAll(s).length;"
-        "document.querySelector('button[value=\"8\"]').click();"
-        "setTimeout(() => parent.postMessage([d.clientWidth, d.scrollWidth, n('[data-drawn]')].join(' '), '*'), 2000);"
-        "}, 2000)"
-    )
-    (width, needed, drawn), console = on_a_phone(page(study), tmp_path, script=tell, width_px=390)
+def test_a_phone_never_scrolls_sideways_and_filters_and_sorts(tmp_path: Path) -> None:
+    tell = """
+    setTimeout(() => {
+      const d = document.documentElement, all = s => [...document.querySelectorAll(s)];
+      for (const box of all('details')) box.open = true;
+      all('button[value="cpu"]')[0].click();
+      const outcome = document.querySelector('[data-filter="outcome"]');
+      outcome.value = "measured";
+      outcome.dispatchEvent(new Event("input"));
+      const table = all('table[data-grid]')[1];
+      table.tHead.rows[0].cells[6].querySelector("button").click();
+      const rows = [...table.tBodies[0].rows].filter(row => !row.hidden);
+      const times = rows.map(row => Number(row.cells[6].dataset.v));
+      const sorted = times.every((time, i) => i === 0 || times[i - 1] <= time) ? 1 : 0;
+      setTimeout(() => parent.postMessage(
+        [d.clientWidth, d.scrollWidth, all('[data-drawn]').length, rows.length, sorted].join(" "), "*"), 2000);
+    }, 2000)
+    """
+    (width, needed, drawn, rows, sorted_), console = on_a_phone(page(usual()), tmp_path, script=tell, width_px=360)
     assert console == []
-    assert needed <= width <= 390
-    assert drawn == 4
+    assert needed <= width <= 360
+    assert drawn == 6
+    assert rows == sum(row.outcome == "measured" for row in usual().at(size="224x224"))
+    assert sorted_ == 1

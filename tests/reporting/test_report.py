@@ -6,19 +6,17 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.grid.records import Run, grid_records
-from tests.reporting.conftest import SAMPLE
+from tests.studies import Run, lines_of
 
 import redline
 from redline.cli import main
-from redline.grid.rows import GridStudy
-from redline.measurement.summary import Study
+from redline.study.rows import Study
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     path = tmp_path / "grid.jsonl"
-    records = grid_records(Run(devices=("cpu",), batches=(1, 4), rounds=3, repeats=1))
+    records = lines_of(Run(devices=("cpu",), batches=(1, 4), rounds=3))
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
@@ -31,23 +29,27 @@ def test_writes_the_form_of_the_suffix(name: str, run: Path, tmp_path: Path) -> 
     assert "ONNX Runtime INT8 static" in (tmp_path / name).read_text()
 
 
-def test_the_run_line_decides_what_is_read(run: Path) -> None:
-    assert isinstance(redline.report(run), GridStudy)
-    assert isinstance(redline.report(SAMPLE), Study)
+def test_a_tunes_folder_is_read_as_its_results(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "tuned"
+    folder.mkdir()
+    run.rename(folder / "results.jsonl")
+    study = redline.report(folder)
+    assert isinstance(study, Study)
+    assert study.rows
 
 
 def test_prints_the_table_and_the_recommendations(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(run)]) == 0
     text = capsys.readouterr().out
-    assert "cpu 4×224×224 dummy" in text
+    assert "cpu 4×3×224×224 dummy" in text
     assert "lowest latency at batch 1" in text
 
 
 def test_json_is_one_document(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(run), "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    assert len(document["rows"]) == 2 * 2 * 5
-    assert set(document) == {"rows", "anomalies", "conclusions", "warnings"}
+    assert len(document["rows"]) == 2 * 2 * 6
+    assert set(document) == {"rows", "conclusion", "anomalies", "conclusions", "warnings"}
 
 
 def test_a_run_that_was_killed_is_read_as_far_as_it_got(run: Path, tmp_path: Path) -> None:
@@ -58,8 +60,8 @@ def test_a_run_that_was_killed_is_read_as_far_as_it_got(run: Path, tmp_path: Pat
 
 def test_a_bad_record_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"kind": "run", "format": 1, "purpose": "bench"}\n{"kind": "cell", "cell": "x"}\n')
+    bad.write_text('{"kind": "run", "format": 2, "purpose": "bench"}\n{"kind": "cell", "cell": "x"}\n')
     assert main(["report", str(bad)]) == 2
     error = capsys.readouterr().err
-    assert "cannot be read" in error
+    assert "bad.jsonl:1: " in error
     assert error.count("\n") == 1
