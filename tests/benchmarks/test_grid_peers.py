@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from tests.studies import Run, lines_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -28,23 +29,15 @@ def cell(batch: int, times: list[list[float]], **more: Any) -> list[dict[str, An
     place = {"model": "resnet18", "variant": "onnxruntime-fp32", "device": "cpu", "loader": "dummy", "node": "n0"}
     lines: list[dict[str, Any]] = []
     for repeat, samples in enumerate(times):
-        lines.append({"kind": "process", "cell": name, "repeat": repeat, **process})
-        lines.append({"kind": "samples", "cell": name, "repeat": repeat, "round": 0, "samples_s": samples})
+        lines.append({"kind": "process", "cell": name, "phase": "screen", "process": repeat, "window_s": 0.2, **process})
+        lines.append({"kind": "samples", "cell": name, "phase": "screen", "process": repeat, "round": 0, "samples_s": samples})
     ended = {"outcome": "measured", "stage": None, "reason": None, **more}
     return [*lines, {"kind": "cell", "cell": name, **place, "batch": batch, "size": [224, 224], **ended}]
 
 
 def results(path: Path, *cells: list[dict[str, Any]]) -> Path:
-    settings = {
-        "models": ["resnet18"], "variants": ["torch-eager-fp32", "onnxruntime-fp32"], "devices": ["cpu"],
-        "loaders": ["dummy"], "batches": [1, 8], "sizes": [[224, 224]], "baseline": {"cpu": "torch-eager-fp32"},
-        "rounds": 1, "repeats": 2, "threads": 1, "window_s": 0.2, "warmup_s": 3.0, "cell_timeout_s": 120.0, "seed": 0,
-    }  # fmt: skip
-    run = {
-        "kind": "run", "format": 1, "purpose": "bench", "run_id": "ab", "redline": "0.1.0", "created": "2026-01-01",
-        "command": "redline bench", "name": "ResNet-18", "cells": 4, "settings": settings, "models": [],
-        "data": {"source": None, "images": 0, "warning": None}, "environment": {},
-    }  # fmt: skip
+    run = lines_of(Run(models=("resnet18",), devices=("cpu",)))[0]
+    run["settings"]["threads"] = 1
     path.write_text("".join(json.dumps(line) + "\n" for line in [run, *(line for one in cells for line in one)]))
     return path
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.grid.records import Cell, Run, grid_records, usual_outcome, usual_time
+from tests.studies import Cell, Run, lines_of, usual_outcome, usual_time
 
 from redline.cli import main
 
@@ -16,7 +16,7 @@ def slower_ort(cell: Cell) -> float:
 
 
 def written(path: Path, run: Run) -> Path:
-    path.write_text("".join(json.dumps(record) + "\n" for record in grid_records(run)))
+    path.write_text("".join(json.dumps(record) + "\n" for record in lines_of(run)))
     return path
 
 
