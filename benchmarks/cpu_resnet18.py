@@ -2,8 +2,8 @@
 
 Tunes the model, lets each peer make what it makes of the same file and the same calibration photographs, then measures
 all of it at batch 1 and 8 in one interleaved run, each in fresh processes with the same number of threads, and verifies
-each against PyTorch on held-out crops of 11 photographs. Prints ratios and writes the result file with its conditions. A claim
-holds where the whole interval of its ratio does.
+each against PyTorch on held-out crops of 11 photographs. Prints ratios and writes the result file with its conditions.
+A claim holds where the whole interval of its ratio does.
 
     scripts/setup-peers
     python benchmarks/cpu_resnet18.py -o results/cpu/resnet18.json
@@ -340,7 +340,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     lines = [
         "# ResNet-18, 224x224, CPU",
         "",
-        f"{env['cpu']}, {document['threads']} thread(s) each, {document['data']['verification']} held-out crops of 11 photographs.",
+        f"{env['cpu']}, {document['threads']} thread(s) each, {document['data']['verification']} held-out crops of 11",
+        "photographs.",
         "Speed is the ratio to PyTorch eager FP32 of mean times in interleaved rounds, by the host's clock, with its",
         f"99 % interval over {document['schedule']['processes']} generations of fresh processes.",
         "",

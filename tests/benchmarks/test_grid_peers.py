@@ -29,8 +29,9 @@ def cell(batch: int, times: list[list[float]], **more: Any) -> list[dict[str, An
     place = {"model": "resnet18", "variant": "onnxruntime-fp32", "device": "cpu", "loader": "dummy", "node": "n0"}
     lines: list[dict[str, Any]] = []
     for repeat, samples in enumerate(times):
-        lines.append({"kind": "process", "cell": name, "phase": "screen", "process": repeat, "window_s": 0.2, **process})
-        lines.append({"kind": "samples", "cell": name, "phase": "screen", "process": repeat, "round": 0, "samples_s": samples})
+        where = {"cell": name, "phase": "screen", "process": repeat}
+        lines.append({"kind": "process", **where, "window_s": 0.2, **process})
+        lines.append({"kind": "samples", **where, "round": 0, "samples_s": samples})
     ended = {"outcome": "measured", "stage": None, "reason": None, **more}
     return [*lines, {"kind": "cell", "cell": name, **place, "batch": batch, "size": [224, 224], **ended}]
 
