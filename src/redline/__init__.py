@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from redline.commands.verify import verify as verify
     from redline.core.session import Session as Session
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "Session": "redline.core.session",
