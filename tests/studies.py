@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from redline.core.plain import from_plain
+from redline.core.plain import from_plain, to_plain
+from redline.findings.conclusion import conclude
 from redline.study import records as kinds
 from redline.study.config import StudyConfig
 from redline.study.derive import summarize
@@ -128,6 +131,14 @@ def records_of(run: Run | None = None) -> tuple[kinds.Record, ...]:
 def study_of(run: Run | None = None) -> Study:
     """Its rows."""
     return summarize(records_of(run))
+
+
+def write_tune(path: Path) -> Path:
+    """The results of a tune that never ran, concluded."""
+    run = Run(purpose="tune", devices=("cpu",), loaders=("samples",), batches=(1, 8))
+    conclusion = to_plain(conclude(study_of(run), batch=1, objective="latency"))
+    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines_of(run), conclusion]))
+    return path
 
 
 def cells_of(run: Run) -> list[Cell]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from tests.studies import write_tune
 
 from redline.cli import COMMANDS, build_app
 
@@ -21,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")])
 _BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 # A reader tunes for minutes; whether the command works is seen in seconds.
-_SHORTER = " --rounds 3 --window 0.01 --variant torch-eager-fp32 --variant onnxruntime-fp32"
+_SHORTER = " --rounds 3 --repeats 1 --confirm 0 --window 0.01 --variant torch-eager-fp32 --variant onnxruntime-fp32"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def workspace(tmp_path: Path) -> Path:
         shutil.copy(photo, tmp_path / "images" / file)
         rows.append(f"{file},{label}")
     (tmp_path / "images" / "labels.csv").write_text("\n".join([*rows, ""]))
-    shutil.copy(ROOT / "tests/reporting/data/sample.jsonl", tmp_path / "results.jsonl")
+    write_tune(tmp_path / "results.jsonl")
     return tmp_path
 
 

@@ -10,6 +10,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from tests.onnx_models import conv_model, five_inputs, integer_input, no_inputs
+from tests.studies import write_tune
 
 from redline.cli import main
 
@@ -227,20 +228,13 @@ def test_an_output_that_cannot_be_written_is_named(command: str, tmp_path: Path,
     if command == "verify":
         return  # it writes nothing
     if command == "report":
-        model = results_file(tmp_path / "results.jsonl")
+        model = write_tune(tmp_path / "results.jsonl")
     if command == "export":
         model = "mlp"
     (tmp_path / "file").write_text("in the way")
     before = leftovers(tmp_path)
     assert "file" in cli.refused(*words_of(command, model, tmp_path / "file" / "out", data))
     assert leftovers(tmp_path) == before
-
-
-def results_file(path: Path) -> Path:
-    sample = Path(__file__).parents[1] / "reporting" / "data"
-    found = sorted(sample.glob("*.jsonl"))
-    path.write_bytes(found[0].read_bytes())
-    return path
 
 
 @pytest.mark.parametrize("command", ["optimize", "dynamic", "static", "fp16"])
@@ -252,7 +246,7 @@ def test_the_input_is_never_overwritten(command: str, tmp_path: Path, data: Path
 
 
 def test_report_does_not_overwrite_its_results(tmp_path: Path, cli: Cli) -> None:
-    run = results_file(tmp_path / "results.jsonl")
+    run = write_tune(tmp_path / "results.jsonl")
     cli.refused("report", run, "-o", run)
     run.rename(tmp_path / "results.csv")
     before = (tmp_path / "results.csv").read_bytes()
@@ -310,7 +304,7 @@ MISSPELT: dict[str, tuple[list[str], str]] = {
 @pytest.mark.parametrize("case", MISSPELT)
 def test_a_wrong_word_is_answered_with_the_right_ones(case: str, tmp_path: Path, data: Path, cli: Cli) -> None:
     model = conv_model(tmp_path / "model.onnx")
-    results = results_file(tmp_path / "results.jsonl")
+    results = write_tune(tmp_path / "results.jsonl")
     names = {"MODEL": str(model), "DATA": str(data), "RESULTS": str(results)}
     words, told = MISSPELT[case]
     given = [names.get(word, word.replace("OUT", str(tmp_path / "out"))) for word in words]

@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from tests.onnx_models import conv_model
+from tests.studies import write_tune
 
 import redline.cli
 from redline.cli import COMMANDS, main
 from redline.core.errors import BuildError, MissingDependencyError
-
-RESULTS = Path(__file__).parents[1] / "reporting" / "data" / "sample.jsonl"
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -45,7 +44,7 @@ def json_commands(folder: Path) -> dict[str, list[str]]:
         "quantize": ["quantize", model, "-o", str(folder / "q.onnx"), "--mode", "static", "--data", str(data)],
         "run": ["run", model, "-i", str(data)],
         "verify": ["verify", model, model, "--data", str(data)],
-        "report": ["report", str(RESULTS)],
+        "report": ["report", str(write_tune(folder / "results.jsonl"))],
     }
 
 
@@ -116,7 +115,7 @@ def test_a_missing_package_is_exit_3_and_says_what_to_type(case: str, tmp_path: 
     names = {
         "MODEL": str(conv_model(tmp_path / "model.onnx")),
         "DATA": str(tmp_path / "x.npz"),
-        "RESULTS": str(RESULTS),
+        "RESULTS": str(write_tune(tmp_path / "results.jsonl")),
     }
     given = [names.get(word, word.replace("OUT", str(tmp_path / "out"))) for word in words]
     done = subprocess.run(

@@ -7,21 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.studies import Run, lines_of, study_of
+from tests.studies import write_tune
 
 from redline.cli import main
-from redline.core.plain import to_plain
-from redline.findings.conclusion import conclude
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of a tune that never ran, concluded."""
-    run = Run(purpose="tune", devices=("cpu",), loaders=("samples",), batches=(1, 8))
-    conclusion = conclude(study_of(run), batch=1, objective="latency")
-    path = tmp_path_factory.mktemp("tune") / "results.jsonl"
-    path.write_text("".join(json.dumps(line) + "\n" for line in [*lines_of(run), to_plain(conclusion)]))
-    return path
+    return write_tune(tmp_path_factory.mktemp("tune") / "results.jsonl")
 
 
 @pytest.mark.parametrize("name", ["run.md", "run.csv", "run.html"])

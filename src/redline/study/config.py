@@ -26,6 +26,7 @@ _LEAST = {
     "verification_samples": 1,
 }
 _LONGEST_WINDOW_S = 60.0
+_FEW = 4  # choices, all of which are shown to whoever took none of them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,6 +243,6 @@ def _expect(value: object, kind: type | tuple[type, ...], where: str, words: str
 
 def _one_of(value: str, names: tuple[str, ...], what: str) -> None:
     if value not in names:
-        close = difflib.get_close_matches(str(value), names, n=1)
+        close = difflib.get_close_matches(str(value), names, n=1) if len(names) > _FEW else []
         hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(names)}"
         raise InputError(f"got {value!r} as {what}; {hint}")
