@@ -169,7 +169,7 @@ def test_conditions_that_differ_are_listed_and_others_are_not() -> None:
 
 def test_the_gpu_and_its_driver_are_conditions() -> None:
     def change(record: Record) -> Record:
-        if record["kind"] == "run":
+        if record["kind"] in ("run", "node"):
             record["machine"]["gpus"][0] |= {"name": "H200", "driver": "580.2"}
         return record
 

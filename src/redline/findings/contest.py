@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from redline.core.artifact import PRECISIONS
 from redline.findings.claims import SAME_BAND, Claim, judge
@@ -94,13 +95,13 @@ class Contest:
         best: The fastest.
         level: Those that are not shown to be slower by more than :data:`redline.findings.claims.SAME_BAND`.
         behind: All others, with how many times faster the best one is, the closest first.
-        told: Whether something may be said of the best one against each of those that are level.
+        doubt: Why nothing may be said of the best one against some of those that are level.
     """
 
     best: Row
     level: tuple[Row, ...]
     behind: tuple[tuple[Row, Claim], ...]
-    told: bool = True
+    doubt: Literal["", "undecided", "disturbed"] = ""
 
     @property
     def front(self) -> tuple[Row, ...]:
@@ -139,8 +140,14 @@ def _contest(
         best=best,
         level=tuple(row for row, _ in claims if row not in beaten),
         behind=tuple(sorted(behind, key=lambda pair: pair[1].value or 0.0)),
-        told=all(claim is not None and claim.says_speed for row, claim in claims if row not in beaten),
+        doubt=_doubt([claim for row, claim in claims if row not in beaten]),
     )
+
+
+def _doubt(claims: Sequence[Claim | None]) -> Literal["", "undecided", "disturbed"]:
+    if any(claim is not None and claim.verdict == "disturbed" for claim in claims):
+        return "disturbed"
+    return "" if all(claim is not None and claim.says_speed for claim in claims) else "undecided"
 
 
 def shown_slower(claim: Claim) -> bool:

@@ -80,11 +80,10 @@ def _about_winners(topic: Topic, contests: Sequence[Contest], scope: Scope, cond
     front = [row for contest in contests for row in contest.front]
     if not any(c.level or c.behind for c in contests):
         return finding(topic, f"{place}: {first.best.title} is the only one that counts, {times} a call", front)
-    if first.level and not all(contest.told for contest in contests):
-        text = (
-            f"{place}: {names(row.title for row in first.front)} are too disturbed, or measured too little, to be told "
-            f"apart, {times} a call"
-        )
+    doubts = {contest.doubt for contest in contests}
+    if first.level and doubts != {""}:
+        why = "too disturbed" if "disturbed" in doubts else "measured too little"
+        text = f"{place}: {names(row.title for row in first.front)} are {why} to be told apart, {times} a call"
     elif first.level:
         text = (
             f"{place}: {names(row.title for row in first.front)} are level, {times} a call: none is shown to be slower "

@@ -53,9 +53,12 @@ def names(values: Iterable[str]) -> str:
 
     >>> names(["a"]), names(["a", "b"]), names(["a", "b", "c", "a"])
     ('a', 'a and b', 'a, b and c')
+    >>> names(["a, fixed", "b", "c"])  # commas within names
+    'a, fixed; b and c'
     """
     known = unique(values)
-    return " and ".join([", ".join(known[:-1]), known[-1]]) if len(known) > 1 else "".join(known)
+    comma = "; " if any("," in name for name in known) else ", "
+    return " and ".join([comma.join(known[:-1]), known[-1]]) if len(known) > 1 else "".join(known)
 
 
 def span(values: Iterable[float], *, decimals: int = 2) -> str:

@@ -318,14 +318,14 @@ def _baseline_of(study: Study, best: Row) -> Row | None:
 def _versus(study: Study, best: Row | None) -> tuple[Bar, ...]:
     """The baseline's bar and the recommended one's, on one scale."""
     base = _baseline_of(study, best) if best else None
-    if best is None or base is None or not base.mean_s or not best.mean_s:
+    if best is None or base is None or not base.time_s or not best.time_s:
         return ()
-    slowest = max(base.mean_s, best.mean_s)
+    slowest = max(base.time_s, best.time_s)
     return tuple(
         Bar(
             title=row.title,
-            percent=100 * (row.mean_s or 0.0) / slowest,
-            value=f"{formats.precise_ms(row, row.mean_s)} ms",
+            percent=100 * (row.time_s or 0.0) / slowest,
+            value=f"{formats.precise_ms(row, row.time_s)} ms",
             aside="",
             recommended=row is best,
         )
