@@ -20,6 +20,8 @@ Verdict = Literal["baseline", "faster", "slower", "same", "undecided", "disturbe
 SAME_BAND = 0.05
 #: An interval that reaches further to either side decides nothing.
 WIDEST = 0.15
+#: The same where nothing but the interval is known: of two runs, and of servers under load.
+WIDEST_ALONE = 0.5
 #: The baseline's second process may miss the first by this much with its whole interval.
 CONTROL_BAND = 0.01
 LEAST_CALLS = 4
@@ -217,12 +219,13 @@ def _shortcomings(ratio: Ratio | None, evidence: Evidence | None) -> Iterator[To
         yield f"measured in {processes} {word}, at least {LEAST_PROCESSES} are needed", _MORE_PROCESSES
     elif ratio is None:
         yield "too few rounds had both", _MORE_ROUNDS if evidence else _MORE
-    if ratio is not None and _wide(ratio):
-        yield f"the interval is wider than ±{_percent(WIDEST)}", _MORE_ROUNDS if evidence else _MORE
+    most = WIDEST if evidence else WIDEST_ALONE
+    if ratio is not None and _wide(ratio, most):
+        yield f"the interval is wider than ±{_percent(most)}", _MORE_ROUNDS if evidence else _MORE
 
 
-def _wide(ratio: Ratio) -> bool:
-    return ratio.half_width > math.log1p(WIDEST)
+def _wide(ratio: Ratio, most: float = WIDEST) -> bool:
+    return ratio.half_width > math.log1p(most)
 
 
 def _verdict(ratio: Ratio) -> Verdict:
