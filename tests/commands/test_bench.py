@@ -77,7 +77,7 @@ def test_a_grid_is_measured_whole(tmp_path: Path, images: Path) -> None:
         assert row.host_bytes is not None
         assert row.host_bytes > 10_000_000
         assert row.weights_bytes
-        assert row.top1_agreement is not None
+        assert row.control or row.top1_agreement is not None
         assert (row.pipeline_s is not None) == (row.loader == "real") == (row.serial_s is not None)
     assert all(row.is_baseline == (row.variant == ORT) for row in study.rows)
     assert sum(row.control for row in study.rows) == 4
@@ -199,7 +199,7 @@ def test_a_dry_run_says_what_would_come(tmp_path: Path, capsys: pytest.CaptureFi
     assert main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "resnet18/torch-int8/cpu/dummy/2x96x96  skipped: there is no torch in int8 on cpu" in out
-    assert "cells, each in 3 processes with 8 turns: about" in out
+    assert "cells, each in 3 processes with 6 turns: about" in out
     assert main([*words, "--dry-run", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["cells"]) == 6
 

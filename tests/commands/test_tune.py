@@ -99,12 +99,12 @@ def test_every_variant_answers_as_the_model_does(tuned: tuple[TuneResult, Path])
         "onnxruntime-int8-dynamic",
         "onnxruntime-fp16",
     }
-    for name in ("torch-eager-fp32-control", "torchscript-fp32", ORT):
+    for name in ("torchscript-fp32", ORT):
         assert rows[name].passed
         assert rows[name].max_abs is not None
         assert rows[name].max_abs < 1e-5
     assert rows["onnxruntime-int8-dynamic"].max_abs > 1e-5
-    assert all(row.top1_agreement is not None for row in rows.values())
+    assert all(row.top1_agreement is not None for row in rows.values() if not row.control)
     assert all(row.time_s > 0 and row.host_bytes > 0 for row in rows.values())
     assert rows[ORT].share_of_limit > 0
 
