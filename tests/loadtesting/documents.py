@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from redline.loadtesting.results import Agreement, Body, LoadTest, Point, ServerSplit, Target, Window
+from redline.loadtesting.results import AnswerAgreement, Body, LoadTest, Point, ServerSplit, Target, Window
 from redline.measurement.environment import fingerprint
 
 
@@ -87,6 +87,6 @@ def document(points: list[Point], names: tuple[str, ...] = ("fp32", "int8"), **f
     )
 
 
-AGREEMENT = Agreement(
+AGREEMENT = AnswerAgreement(
     inputs=200, top1=0.98, relative_error=0.02, accuracy={"fp32": 0.9, "int8": 0.89}, source="a folder"
 )

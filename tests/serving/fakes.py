@@ -12,7 +12,7 @@ from PIL import Image
 
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Array, Signature, TensorSpec
-from redline.serving.models import Loaded, Models, Settings, Source
+from redline.serving.models import Loaded, Models, ModelSource, Settings
 
 CLASSES = ("red", "green", "blue")
 SIDE_PX = 8
@@ -88,7 +88,7 @@ def serve(folder: Path, *names: str, shelf: Shelf | None = None, settings: Setti
     for name in names:
         path = folder / f"{name}.onnx"
         path.touch()
-        models.add(Source(name=name, versions={"1": path}))
+        models.add(ModelSource(name=name, versions={"1": path}))
     return models
 
 

@@ -16,7 +16,7 @@ from redline.core.tensor import Array, Signature, TensorSpec
 from redline.serving.app import create_app
 from redline.serving.core import Server
 from redline.serving.limits import Limits
-from redline.serving.models import Loaded, Models, Settings, Source
+from redline.serving.models import Loaded, Models, ModelSource, Settings
 from redline.serving.runners import Listening, choose, serve_on
 
 
@@ -36,7 +36,7 @@ def main(runner: str, seconds: str, runs: str, drain_delay_s: str, limits_json: 
         )  # fmt: skip
 
     models = Models(opener, Settings(batching=None, queue=limits.queue))
-    models.add(Source(name="m", versions={"1": Path("m.onnx")}))
+    models.add(ModelSource(name="m", versions={"1": Path("m.onnx")}))
     server = Server(models, limits=limits)
     done = serve_on(
         choose(runner),  # type: ignore[arg-type]

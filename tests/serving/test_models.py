@@ -16,7 +16,7 @@ from redline.core.errors import ArtifactError, InputError, RequestError
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Array, Signature, TensorSpec
 from redline.serving.metrics import Metrics
-from redline.serving.models import Loaded, Models, Settings, Source
+from redline.serving.models import Loaded, Models, ModelSource, Settings
 from redline.serving.scheduling import Batching
 from redline.serving.versions import batching_for, warm_up
 
@@ -195,16 +195,16 @@ def test_a_long_name_is_not_repeated(models: Models) -> None:
 def test_the_only_model_needs_no_name(models: Models, tmp_path: Path) -> None:
     assert models.default_name is None
     assert not models.ready()
-    models.add(Source(name="a", versions={"1": put(tmp_path, "a", 1)}))
+    models.add(ModelSource(name="a", versions={"1": put(tmp_path, "a", 1)}))
     assert models.default_name == "a"
     assert models.ready()
-    models.add(Source(name="b", versions={"1": put(tmp_path, "b", 1)}))
+    models.add(ModelSource(name="b", versions={"1": put(tmp_path, "b", 1)}))
     assert models.default_name is None
     assert models.names == ("a", "b")
 
 
 def test_two_models_of_one_name_are_refused(models: Models, tmp_path: Path) -> None:
-    source = Source(name="a", versions={"1": put(tmp_path, "a", 1)})
+    source = ModelSource(name="a", versions={"1": put(tmp_path, "a", 1)})
     models.add(source)
     with pytest.raises(InputError, match="NAME=PATH"):
         models.add(source)
@@ -213,9 +213,9 @@ def test_two_models_of_one_name_are_refused(models: Models, tmp_path: Path) -> N
 
 def test_a_named_model_that_does_not_load_is_an_error(models: Models, tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="is cut off"):
-        models.add(Source(name="a", versions={"1": put(tmp_path, "a", 1, broken="is cut off")}))
+        models.add(ModelSource(name="a", versions={"1": put(tmp_path, "a", 1, broken="is cut off")}))
     with pytest.raises(InputError, match="there is no version"):
-        models.add(Source(name="b", versions={}))
+        models.add(ModelSource(name="b", versions={}))
     assert models.names == ()
     assert models.index() == []
 
@@ -458,7 +458,7 @@ def test_loading_finds_what_was_added_since(models: Models, tmp_path: Path) -> N
 
 def test_a_named_file_is_loaded_again_from_its_place(models: Models, tmp_path: Path) -> None:
     path = put(tmp_path, "a", 1, scale=1)
-    models.add(Source(name="net", versions={"1": path}))
+    models.add(ModelSource(name="net", versions={"1": path}))
     write(path, scale=2)
     models.rescan()
     assert answer(models, "net") == 1
@@ -590,7 +590,7 @@ def test_metrics_know_what_is_served(workshop: Workshop, tmp_path: Path) -> None
 
 def test_closing_waits_for_what_runs(workshop: Workshop, tmp_path: Path) -> None:
     models = Models(workshop)
-    models.add(Source(name="net", versions={"1": put(tmp_path, "net", 1)}))
+    models.add(ModelSource(name="net", versions={"1": put(tmp_path, "net", 1)}))
     inside, go, done = threading.Event(), threading.Event(), []
 
     def hold() -> None:

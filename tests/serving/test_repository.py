@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from redline.core.errors import InputError
-from redline.serving.repository import Source, fingerprint, is_repository, scan_repository
+from redline.serving.repository import ModelSource, fingerprint, is_repository, scan_repository
 
 
 def write(path: Path, text: str = "model") -> Path:
@@ -15,7 +15,7 @@ def write(path: Path, text: str = "model") -> Path:
     return path
 
 
-def scan(root: Path) -> dict[str, Source]:
+def scan(root: Path) -> dict[str, ModelSource]:
     return {source.name: source for source in scan_repository(root)}
 
 
@@ -117,7 +117,7 @@ def test_a_folder_whose_name_cannot_be_served_says_so(tmp_path: Path, name: str)
 @pytest.mark.parametrize(("name", "number"), [("../x", "1"), ("a/b", "1"), ("", "1"), ("net", "../1"), ("net", "0")])
 def test_a_source_has_a_name_and_numbers(name: str, number: str) -> None:
     with pytest.raises(InputError, match="got"):
-        Source(name=name, versions={number: Path("model.onnx")})
+        ModelSource(name=name, versions={number: Path("model.onnx")})
 
 
 def test_a_file_is_no_repository(tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_the_fingerprint_sees_every_file_of_a_version(tmp_path: Path) -> None:
 
 def test_the_fingerprint_of_a_named_file_leaves_its_neighbours_out(tmp_path: Path) -> None:
     model = write(tmp_path / "model.onnx")
-    source = Source(name="net", versions={"1": model})
+    source = ModelSource(name="net", versions={"1": model})
     before = fingerprint(source, "1")
     write(tmp_path / "other.onnx")
     assert fingerprint(source, "1") == before

@@ -17,7 +17,7 @@ import pytest
 
 from redline.core.errors import InputError, RequestError
 from redline.core.tensor import Array
-from redline.serving.scheduling import Batching, Gate, Scheduler, Timing
+from redline.serving.scheduling import Batching, RunDesk, Scheduler, Timing
 
 LIMIT_S = 10.0
 Answer = tuple[dict[str, Array], Timing]
@@ -599,7 +599,7 @@ class SleepyGate:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock()
-        self.gate = Gate([dict], 4, None, self.clock)
+        self.gate = RunDesk([dict], 4, None, self.clock)
         self.held = self.gate._enter(None)
         self._caller = threading.Thread(target=lambda: self.gate._leave(self.gate._enter(None), None))
         self._caller.start()

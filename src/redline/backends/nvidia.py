@@ -28,7 +28,7 @@ _REASONS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class FoundGpus:
     """The GPUs of this machine, and why there are none where there are none."""
 
     gpus: tuple[Gpu, ...] = ()
@@ -36,23 +36,23 @@ class Found:
 
 
 @cache
-def find_gpus() -> Found:
+def find_gpus() -> FoundGpus:
     """Ask the driver once."""
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
-        return Found(reason="there is no NVIDIA driver here (no libcuda.so.1)")
+        return FoundGpus(reason="there is no NVIDIA driver here (no libcuda.so.1)")
     code = library.cuInit(0)
     if code == _NO_DEVICE:
-        return Found(reason="the NVIDIA driver found no GPU")
+        return FoundGpus(reason="the NVIDIA driver found no GPU")
     if code:
-        return Found(reason=_REASONS.get(code, f"the NVIDIA driver answered with CUDA error {code}"))
+        return FoundGpus(reason=_REASONS.get(code, f"the NVIDIA driver answered with CUDA error {code}"))
     number = ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(number))
     cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
     library.cuDeviceGetCount(ctypes.byref(number))
     driver = _driver_version() or f"CUDA {cuda}"
-    return Found(gpus=tuple(_describe(library, index, driver, cuda) for index in range(number.value)))
+    return FoundGpus(gpus=tuple(_describe(library, index, driver, cuda) for index in range(number.value)))
 
 
 def device_count() -> int:

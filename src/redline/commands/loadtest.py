@@ -26,7 +26,7 @@ from redline.loadtesting.measure import Measurement, Windows
 from redline.loadtesting.plan import LOOK_SHARES, Load, Turn, expected_s, given_loads, look_rates, look_users, turns
 from redline.loadtesting.results import (
     FILE_NAME,
-    Agreement,
+    AnswerAgreement,
     Arrivals,
     BodyKind,
     LoadTest,
@@ -267,7 +267,7 @@ def _with_agreement(
         return document
     _tell(listener, "answers are compared", 0.0, 0.0)
     try:
-        found: Agreement = agree(servers, samples)
+        found: AnswerAgreement = agree(servers, samples)
     except RedlineError as error:
         return replace(document, notes=(*document.notes, f"answers could not be compared: {error}"))
     return replace(document, agreement=found)

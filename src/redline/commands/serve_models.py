@@ -21,7 +21,7 @@ from redline.core.session import Session, SupportsConcurrentCalls, SupportsProfi
 from redline.measurement.environment import fingerprint, usable_cores
 from redline.networks.table import MODELS
 from redline.opening.opening import MANIFEST, Opened, open_any
-from redline.serving.models import Loaded, Opener, Source
+from redline.serving.models import Loaded, ModelSource, Opener
 from redline.serving.repository import NAME, is_repository, model_in, versions_in
 
 SIDECAR = ".engine.json"
@@ -38,7 +38,7 @@ _BY_NAME = ("torchvision:", "timm:")
 class Sources:
     """What the arguments of ``redline serve`` name."""
 
-    models: tuple[Source, ...] = ()
+    models: tuple[ModelSource, ...] = ()
     repositories: tuple[Path, ...] = ()
 
 
@@ -51,7 +51,7 @@ def sources_of(arguments: Sequence[str]) -> Sources:
     Raises:
         InputError: there is no such thing, it cannot be served, or two have one name.
     """
-    models: list[Source] = []
+    models: list[ModelSource] = []
     repositories: list[Path] = []
     for argument in arguments:
         name, path = _split(argument)
@@ -335,16 +335,16 @@ def _split(argument: str) -> tuple[str | None, Path]:
     return name, Path(rest)
 
 
-def _source(name: str, path: Path) -> Source:
+def _source(name: str, path: Path) -> ModelSource:
     if path.is_dir() and _manifest_of(path) is None:
         versions = {folder.name: model_in(folder) for folder in versions_in(path)}
         found = {number: model for number, model in versions.items() if model is not None}
         if not found:
             raise InputError(f"{path} is a folder without a model; expected a tune's, or <version>/model.onnx in it")
-        return Source(name=name, versions=found)
+        return ModelSource(name=name, versions=found)
     if not _servable(path):
         raise _refused(path)
-    return Source(name=name, versions={"1": path})
+    return ModelSource(name=name, versions={"1": path})
 
 
 def _servable(path: Path) -> bool:

@@ -35,7 +35,7 @@ class Call:
     body: bytes = b""
 
 
-class Reply(Protocol):
+class CoreReply(Protocol):
     """An answer as the serving core gives it."""
 
     status: int
@@ -53,7 +53,7 @@ class CoreServer(Protocol):
         """Whether the body of a call is worth reading."""
         ...
 
-    def answer(self, call: Any) -> Reply:
+    def answer(self, call: Any) -> CoreReply:
         """Answer one request; never raises."""
         ...
 
@@ -120,7 +120,7 @@ class Replica:
         if self._server.wants_body_of(call):
             call = replace(call, body=await _body(request, self._server.limits.body_bytes))
         loop = asyncio.get_running_loop()
-        reply: Reply = await loop.run_in_executor(self._threads, self._server.answer, call)
+        reply: CoreReply = await loop.run_in_executor(self._threads, self._server.answer, call)
         # A length of their own would be there twice.
         headers = {name: value for name, value in reply.headers.items() if name.lower() != "content-length"}
         return response(content=reply.body, status_code=reply.status, headers=headers)

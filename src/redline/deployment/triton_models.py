@@ -49,7 +49,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class _ModelFile:
     """The file to export: an ONNX file or a TensorRT plan."""
 
     path: Path
@@ -110,7 +110,7 @@ def _backend(text: str) -> Literal["onnxruntime", "python"]:
     return cast('Literal["onnxruntime", "python"]', text)
 
 
-def _find(path: Path) -> _Found:
+def _find(path: Path) -> _ModelFile:
     if not path.exists():
         raise InputError(f"{path} is not there; expected an .onnx, a TensorRT plan, or the folder of a tune")
     if path.is_dir() or path.name == MANIFEST:
@@ -123,8 +123,8 @@ def _find(path: Path) -> _Found:
     return _of_onnx(read_onnx(path))
 
 
-def _of_onnx(model: OnnxModel) -> _Found:
-    return _Found(
+def _of_onnx(model: OnnxModel) -> _ModelFile:
+    return _ModelFile(
         path=model.path,
         name=_as_name(model.path.stem),
         signature=model.signature,
@@ -134,7 +134,7 @@ def _of_onnx(model: OnnxModel) -> _Found:
     )
 
 
-def _find_engine(path: Path) -> _Found:
+def _find_engine(path: Path) -> _ModelFile:
     engine = Engine.read(path)
     if engine.backend == "tensorrt":
         return _of_plan(engine)
@@ -148,8 +148,8 @@ def _find_engine(path: Path) -> _Found:
     return _instead(engine, model)
 
 
-def _of_plan(engine: Engine) -> _Found:
-    return _Found(
+def _of_plan(engine: Engine) -> _ModelFile:
+    return _ModelFile(
         path=engine.path,
         name=_as_name(engine.path.stem),
         signature=engine.signature,
@@ -162,13 +162,13 @@ def _of_plan(engine: Engine) -> _Found:
     )
 
 
-def _instead(engine: Engine, model: Path) -> _Found:
+def _instead(engine: Engine, model: Path) -> _ModelFile:
     note = f"{engine.path.name} is an engine of {engine.backend}, which Triton does not load: exported {model.name}"
     kind: Kind = "gpu" if engine.backend in _ONNX_ON_GPU else "cpu"
     return replace(_of_onnx(read_onnx(model)), kind=kind, notes=(note,))
 
 
-def _find_tuned(path: Path) -> _Found:
+def _find_tuned(path: Path) -> _ModelFile:
     folders = (path.parent,) if path.name == MANIFEST else (path, path / "best")
     folder = next((folder for folder in folders if (folder / MANIFEST).is_file()), None)
     if folder is None:
@@ -194,7 +194,7 @@ def _find_tuned(path: Path) -> _Found:
     return replace(found, name=_as_name(tuned.name), usage=usage, measured=measured)
 
 
-def _find_tuned_file(folder: Path, engine: str | None, model: str | None) -> _Found:
+def _find_tuned_file(folder: Path, engine: str | None, model: str | None) -> _ModelFile:
     described = Engine.described(folder / engine) if engine else None
     if described is not None and described.backend == "tensorrt":
         return _of_plan(Engine.read(described.path))
@@ -207,7 +207,7 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "model"
 
 
-def _schedule(found: _Found, wish: Mapping[str, Any]) -> tuple[Scheduling, tuple[str, ...]]:
+def _schedule(found: _ModelFile, wish: Mapping[str, Any]) -> tuple[Scheduling, tuple[str, ...]]:
     wanted, notes = wish["max_batch"], []
     one_row = why_not_joined(found.signature)
     if one_row:
@@ -250,7 +250,7 @@ def _profiles(engine: Engine) -> tuple[Profile, ...]:
     return parse_profiles(str(engine.options.get("profiles") or "")) or (Profile(),)
 
 
-def _usual(found: _Found) -> dict[str, tuple[int, ...]]:
+def _usual(found: _ModelFile) -> dict[str, tuple[int, ...]]:
     """Whole shapes to warm up with, of inputs whose size is open: a plan's usual one, an image's."""
     if found.plan is not None:
         ranges: Mapping[str, Range] = _profiles(found.plan)[0].ranges(found.signature)
@@ -264,7 +264,7 @@ def _usual(found: _Found) -> dict[str, tuple[int, ...]]:
     return {inputs[0].name: (1, *shape)}
 
 
-def _files(found: _Found, model: TritonModel) -> VersionFiles:
+def _files(found: _ModelFile, model: TritonModel) -> VersionFiles:
     onnx_file, written = MODEL_FILES["onnxruntime"], {}
     if found.plan is not None:
         plan = MODEL_FILES["tensorrt"]

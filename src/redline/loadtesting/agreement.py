@@ -10,13 +10,13 @@ from redline.core.errors import DataError, WorkerError
 from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.loadtesting.bodies import renamed
-from redline.loadtesting.results import Agreement
+from redline.loadtesting.results import AnswerAgreement
 from redline.loadtesting.targets import Server
 from redline.verification.accuracy import score, top1_of
 from redline.verification.measures import errors_between
 
 
-def agree(servers: Sequence[Server], samples: Samples) -> Agreement:
+def agree(servers: Sequence[Server], samples: Samples) -> AnswerAgreement:
     """Ask every server the same and compare the last one's answers with the first one's.
 
     Raises:
@@ -35,7 +35,7 @@ def agree(servers: Sequence[Server], samples: Samples) -> Agreement:
     first, last = scores[0], scores[-1]
     several = len(servers) > 1
     same = several and first is not None and last is not None and first.shape == last.shape
-    return Agreement(
+    return AnswerAgreement(
         inputs=len(samples),
         top1=float(np.mean(top1_of(first) == top1_of(last))) if same else None,  # type: ignore[arg-type]
         relative_error=_relative_error(answers[0], answers[-1]) if several else None,

@@ -172,7 +172,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
+class AnswerAgreement:
     """The same inputs once through the first target and the last.
 
     Attributes:
@@ -203,7 +203,7 @@ class LoadTest:
     targets: tuple[Target, ...]
     body: Body
     points: tuple[Point, ...]
-    agreement: Agreement | None = None
+    agreement: AnswerAgreement | None = None
     notes: tuple[str, ...] = ()
     redline: str = field(default="")
 
@@ -232,7 +232,7 @@ class LoadTest:
             targets=tuple(Target(**target) for target in value["targets"]),
             body=Body(**value["body"]),
             points=tuple(Point.from_json(point) for point in value["points"]),
-            agreement=Agreement(**agreement) if agreement else None,
+            agreement=AnswerAgreement(**agreement) if agreement else None,
             notes=tuple(value["notes"]),
         )
 

@@ -12,13 +12,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from redline.core.errors import InputError, RedlineError, RequestError
-from redline.serving.repository import NAME, Fingerprint, Source, fingerprint, scan_repository
+from redline.serving.repository import NAME, Fingerprint, ModelSource, fingerprint, scan_repository
 from redline.serving.versions import Loaded, Opener, Settings, Version, open_version
 
 if TYPE_CHECKING:
     from redline.serving.metrics import Metrics
 
-__all__ = ["Loaded", "Models", "Opener", "Settings", "Source", "Version", "scan_repository"]
+__all__ = ["Loaded", "ModelSource", "Models", "Opener", "Settings", "Version", "scan_repository"]
 
 _CLOSE_TIMEOUT_S = 10.0
 _UNLOAD_TIMEOUT_S = 1.0  # whoever asks sees it gone at once where nobody uses it
@@ -47,7 +47,7 @@ class Models:
         self._settings = settings or Settings()
         self._metrics = metrics
         self._serving: Mapping[str, _Serving] = {}
-        self._sources: Mapping[str, Source] = {}
+        self._sources: Mapping[str, ModelSource] = {}
         self._roots: tuple[Path, ...] = ()
         self._unloaded: frozenset[str] = frozenset()
         self._change = threading.RLock()  # held by a change from its beginning to its end
@@ -119,7 +119,7 @@ class Models:
             ]
         return rows
 
-    def _states(self, source: Source) -> dict[str, tuple[str, str]]:
+    def _states(self, source: ModelSource) -> dict[str, tuple[str, str]]:
         name = source.name
         found: dict[str, tuple[str, str]] = {
             number: ("UNAVAILABLE", problem) for number, problem in source.problems.items()
@@ -155,7 +155,7 @@ class Models:
 
     # What changes them.
 
-    def add(self, source: Source) -> None:
+    def add(self, source: ModelSource) -> None:
         """Serve what a user named.
 
         Raises:
@@ -257,7 +257,7 @@ class Models:
             if name not in self._unloaded:
                 self._update(source)
 
-    def _newest_source(self, name: str) -> Source | None:
+    def _newest_source(self, name: str) -> ModelSource | None:
         known = self._sources.get(name)
         if known is not None and known.root is None:
             return known
@@ -272,7 +272,7 @@ class Models:
                 return found[name]
         return None
 
-    def _update(self, source: Source, *, again: bool = False) -> dict[str, Exception]:
+    def _update(self, source: ModelSource, *, again: bool = False) -> dict[str, Exception]:
         """Serve the newest versions that load, and say which did not."""
         before = self._serving.get(source.name, {})
         failed: dict[str, Exception] = {}
@@ -291,7 +291,7 @@ class Models:
         self._serve(source.name, now)
         return failed
 
-    def _current(self, source: Source, number: str, before: _Serving, *, again: bool) -> Version | None:
+    def _current(self, source: ModelSource, number: str, before: _Serving, *, again: bool) -> Version | None:
         """The version that is ready already, or a new one; None where it failed before and has not changed since."""
         key, seen, old = (source.name, number), fingerprint(source, number), before.get(number)
         failure = self._failures.get(key)
@@ -316,7 +316,7 @@ class Models:
             self._seen[key] = seen
         return made
 
-    def _opened(self, source: Source, number: str, seen: Fingerprint, replaces: Version | None) -> Version:
+    def _opened(self, source: ModelSource, number: str, seen: Fingerprint, replaces: Version | None) -> Version:
         what = (source.name, number, source.versions[number])
         made = open_version(self._opener, what, self._settings, replaces=replaces, metrics=self._metrics)
         if fingerprint(source, number) == seen:

@@ -22,7 +22,7 @@ Fingerprint = tuple[tuple[str, int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
+class ModelSource:
     """What is served under a name.
 
     Attributes:
@@ -52,7 +52,7 @@ class Source:
 _NAME_WORDS = "letters, digits, '.', '_' and '-', the first one a letter or a digit, at most 128"
 
 
-def scan_repository(root: Path) -> list[Source]:
+def scan_repository(root: Path) -> list[ModelSource]:
     """What a repository holds now, by name.
 
     A version is a folder whose name is a number. One without a model in it, or whose name begins with ``.`` or ends
@@ -67,7 +67,7 @@ def scan_repository(root: Path) -> list[Source]:
     return [_scan_model(folder, real) for folder in _folders(root)]
 
 
-def fingerprint(source: Source, number: str) -> Fingerprint:
+def fingerprint(source: ModelSource, number: str) -> Fingerprint:
     """Path, time of change and size of every file of a version: what is different when it was written anew."""
     path = source.versions[number]
     if source.root is not None and path.is_file():
@@ -110,12 +110,12 @@ def versions_in(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name))
 
 
-def _scan_model(folder: Path, root: Path) -> Source:
+def _scan_model(folder: Path, root: Path) -> ModelSource:
     if not NAME.fullmatch(folder.name):
         safe = folder.name.encode("ascii", "backslashreplace").decode()
-        return Source(name=safe, versions={}, problems={"": f"its folder's name is not {_NAME_WORDS}"}, root=root)
+        return ModelSource(name=safe, versions={}, problems={"": f"its folder's name is not {_NAME_WORDS}"}, root=root)
     if not _inside(folder, root):
-        return Source(name=folder.name, versions={}, problems={"": _LINK_OUT}, root=root)
+        return ModelSource(name=folder.name, versions={}, problems={"": _LINK_OUT}, root=root)
     versions: dict[str, Path] = {}
     problems: dict[str, str] = {}
     for path in _folders(folder):
@@ -134,7 +134,7 @@ def _scan_model(folder: Path, root: Path) -> Source:
         else:
             if model is not None:
                 versions[path.name] = model
-    return Source(name=folder.name, versions=versions, problems=problems, root=root)
+    return ModelSource(name=folder.name, versions=versions, problems=problems, root=root)
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -65,7 +65,7 @@ class WaitressFront:
         self._map: dict[int, Any] = {}
         self._threads = _Threads()
         self._threads.set_thread_count(threads)
-        self._server = _Server(_Gate(app, threads - _RESERVE), self._map, settings, self._threads, limits)
+        self._server = _Server(_ThreadGuard(app, threads - _RESERVE), self._map, settings, self._threads, limits)
         self._listening = listening
         self._stopping_s: float | None = None
         self._ended = threading.Event()
@@ -124,7 +124,7 @@ class WaitressFront:
                 channel.handle_close()
 
 
-class _Gate:
+class _ThreadGuard:
     """Refuses requests that would take the last threads; only those with a body can take one for long."""
 
     def __init__(self, app: App, most: int) -> None:

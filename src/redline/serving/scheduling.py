@@ -53,7 +53,7 @@ class Scheduler:
         if queue < 0:
             raise InputError(f"a queue of {queue} requests, expected 0 or more")
         self._desk: Desk = (
-            Gate(runs, queue, on_executed, clock)
+            RunDesk(runs, queue, on_executed, clock)
             if batch is None
             else Batcher(runs, queue, on_executed, clock, batch=batch)
         )
@@ -101,7 +101,7 @@ class Scheduler:
 
 
 class _Waiter:
-    """A caller in front of the gate."""
+    """A caller in front of the desk."""
 
     __slots__ = ("called", "run", "signal", "since_s")
 
@@ -112,13 +112,13 @@ class _Waiter:
         self.signal = held_lock()
 
     def call(self) -> None:
-        """Wake it; called under the gate's lock."""
+        """Wake it; called under the desk's lock."""
         if not self.called:
             self.called = True
             self.signal.release()
 
 
-class Gate(Desk):
+class RunDesk(Desk):
     """Hands each caller a run that nobody uses; the caller's thread runs it.
 
     Whoever is done with one calls the first who waits. Until that thread is awake somebody new may take the run, unless

@@ -153,7 +153,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Place:
+class WindowPlace:
     """Where a window is on the slide and in which place of which batch it goes."""
 
     batch: Batch
@@ -200,7 +200,7 @@ class Feed:
         self._lock = threading.Lock()
         self._open: dict[int, Batch] = {}
 
-    def next(self) -> Place | None:
+    def next(self) -> WindowPlace | None:
         """The next window; None where there is none, or everything was stopped."""
         with self._lock:
             if self._next >= len(self._owner):
@@ -217,7 +217,7 @@ class Feed:
             if slot == batch.count - 1:
                 del self._open[owner]
         x0, y0 = batch.place_of(slot)
-        return Place(batch=batch, slot=slot, x0=x0, y0=y0)
+        return WindowPlace(batch=batch, slot=slot, x0=x0, y0=y0)
 
 
 class BatchFeed:

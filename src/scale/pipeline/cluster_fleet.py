@@ -21,7 +21,7 @@ from scale.pipeline.cluster_likeness import (
     told_differences,
     why_other,
 )
-from scale.pipeline.cluster_places import Place, places_of, wants_gpus
+from scale.pipeline.cluster_places import ClusterPlace, places_of, wants_gpus
 from scale.pipeline.cluster_queue import SlideQueue
 from scale.pipeline.cluster_worker import Order, Ready, Refused, Searched, SlideWork, Worker
 from scale.pipeline.plan import Plan, Strip
@@ -45,7 +45,7 @@ _AHEAD = 2
 class _Hired:
     """A worker, with what it was given and has not answered, the oldest first."""
 
-    place: Place
+    place: ClusterPlace
     actor: Any
     ready: bool = False
     sent: deque[_Call] = field(default_factory=deque)
@@ -77,9 +77,9 @@ class Fleet:
         """
         self._ray, self._order, self._note = ray, order, note
         self._gpus = wants_gpus(ray.nodes(), order.device)
-        self._hired: dict[Place, _Hired] = {}
+        self._hired: dict[ClusterPlace, _Hired] = {}
         self._calls: dict[Any, _Call] = {}
-        self._spoilt: dict[Place, int] = {}
+        self._spoilt: dict[ClusterPlace, int] = {}
         self._queues: list[SlideQueue] = []
         self._ready: Ready | None = None
         self._software: dict[str, str] = software()
@@ -194,7 +194,7 @@ class Fleet:
         if not able and not self._hired:
             raise DeviceError(f"the cluster has no machine left that can search: {self._reason}; {_STATUS}")
 
-    def _start(self, place: Place) -> None:
+    def _start(self, place: ClusterPlace) -> None:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(place.node, soft=False)
@@ -225,7 +225,7 @@ class Fleet:
             self._ready = self._ready or ready
             self._changed.notify_all()
 
-    def _objection(self, place: Place, ready: Ready | Refused) -> RedlineError | None:
+    def _objection(self, place: ClusterPlace, ready: Ready | Refused) -> RedlineError | None:
         """Why a worker's answers would not be those of the others, or of this machine."""
         if isinstance(ready, Refused):
             return InputError(f"{place.name}: {ready.reason}")
@@ -242,7 +242,7 @@ class Fleet:
             DeviceError(f"{place.name}: {told_differences(texts)}; results would depend on chance") if texts else None
         )
 
-    def _tell(self, place: Place, ready: Ready) -> None:
+    def _tell(self, place: ClusterPlace, ready: Ready) -> None:
         notes = list(ready.notes)
         if place.gpu and not ready.on_gpu:
             notes.append("workers have a GPU each, but their models run on the CPU; --device cpu would use all cores")

@@ -12,7 +12,7 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class ClusterPlace:
     """A part of a machine that one worker has to itself.
 
     Attributes:
@@ -58,7 +58,7 @@ def wants_gpus(nodes: Sequence[Mapping[str, Any]], device: str) -> bool:
     return found and device != "cpu"
 
 
-def places_of(nodes: Sequence[Mapping[str, Any]], *, gpus: bool, threads: int) -> list[Place]:
+def places_of(nodes: Sequence[Mapping[str, Any]], *, gpus: bool, threads: int) -> list[ClusterPlace]:
     """The places of the machines that are alive.
 
     Args:
@@ -70,17 +70,17 @@ def places_of(nodes: Sequence[Mapping[str, Any]], *, gpus: bool, threads: int) -
     return [place for node in alive for place in (_gpus(node) if gpus else _cores(node, threads))]
 
 
-def _gpus(node: Mapping[str, Any]) -> list[Place]:
+def _gpus(node: Mapping[str, Any]) -> list[ClusterPlace]:
     count = int(node["Resources"].get("GPU", 0))
     cores = int(node["Resources"].get("CPU", 0))
     return [_place(node, n, max(1, cores // count), gpu=True) for n in range(count)]
 
 
-def _cores(node: Mapping[str, Any], threads: int) -> list[Place]:
+def _cores(node: Mapping[str, Any], threads: int) -> list[ClusterPlace]:
     cores = int(node["Resources"].get("CPU", 0))
     each = min(threads or cores, cores)
     return [_place(node, n, each, gpu=False) for n in range(cores // each)] if cores else []
 
 
-def _place(node: Mapping[str, Any], number: int, cores: int, *, gpu: bool) -> Place:
-    return Place(node=node["NodeID"], host=node["NodeManagerHostname"], number=number, cores=cores, gpu=gpu)
+def _place(node: Mapping[str, Any], number: int, cores: int, *, gpu: bool) -> ClusterPlace:
+    return ClusterPlace(node=node["NodeID"], host=node["NodeManagerHostname"], number=number, cores=cores, gpu=gpu)

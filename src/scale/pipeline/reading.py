@@ -10,7 +10,7 @@ from typing import Any, Protocol, cast
 
 from redline.core.tensor import Array
 from redline.detection.letterbox import identity, placement_of
-from scale.pipeline.batches import Batch, BatchFeed, Feed, Place
+from scale.pipeline.batches import Batch, BatchFeed, Feed, WindowPlace
 from scale.pipeline.channels import Permits
 from scale.pipeline.plan import Group, Plan, Strip
 from scale.pipeline.reader_pool import Named, ReaderPool
@@ -95,13 +95,13 @@ class _WindowReading:
             if batch.arrived():
                 self._seal(batch)
 
-    def _window(self, place: Place) -> Any:
+    def _window(self, place: WindowPlace) -> Any:
         work, group = self._work, place.batch.state.group
         image = retried("read", work.options.retries, partial(self._pixels, place, group))
         with work.clock.stage("pre"):
             return retried("pre", work.options.retries, partial(work.runners[group.models[0]].fit, image))
 
-    def _pixels(self, place: Place, group: Group) -> Array:
+    def _pixels(self, place: WindowPlace, group: Group) -> Array:
         with self._work.clock.stage("read"):
             return self._work.slide.read(place.x0, place.y0, group.read_px, group.read_px, level=group.level)
 
