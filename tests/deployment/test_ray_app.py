@@ -173,7 +173,7 @@ from ray import serve
 from redline.deployment import ray_app
 
 port, model = int(sys.argv[1]), sys.argv[2]
-ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
 serve.start(http_options={"host": "127.0.0.1", "port": port})
 serve.run(ray_app.app({"models": f"m={model}", "replicas": "2", "cores": "0.5"}), route_prefix="/redline")
 
