@@ -46,6 +46,35 @@ class Flag(Net):
         torch.set_float32_matmul_precision("medium")
         return super().forward(x)
 
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(32, 4, 64, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(32, 4)
+
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            features = self.encoder(x)
+        return self.head(features.float().mean(1))
+
+class Einsum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(8, 3))
+
+    def forward(self, x):
+        return torch.einsum("bi,ij->bj", x.bfloat16(), self.weight.bfloat16()).float()
+
+class Unwatched(Net):
+    def forward(self, x):
+        if torch.utils._python_dispatch._get_current_dispatch_mode() is not None:
+            raise RuntimeError("not under a mode")
+        return super().forward(x)
+
+def encoder(): return Encoder().eval(), torch.rand(1, 6, 32)
+def einsum(): return Einsum().eval(), torch.rand(1, 8)
+def dynamic(): return torch.ao.quantization.quantize_dynamic(Net().eval(), {nn.Linear}), torch.rand(1, 3, 16, 16)
+def unwatched(): return Unwatched().eval()
 def plain(): return Net().eval()
 def autocast(): return Autocast().eval()
 def half_head(): return HalfHead().eval()
@@ -78,6 +107,32 @@ def test_autocast_within_forward_is_seen(models: Path) -> None:
 
 def test_one_layer_that_converts_itself_is_seen(models: Path) -> None:
     assert _opened(models, "half_head")[0] == {"fp32": 1, "bf16": 1}
+
+
+def test_autocast_around_layers_that_pytorch_fuses_is_seen(models: Path) -> None:
+    """Such a layer is one operation in inference; what it rounds within is seen by none that watches operations."""
+    assert torch.backends.mha.get_fastpath_enabled()
+    found = _opened(models, "encoder")[0]
+    assert set(found) == {"bf16", "fp32"}
+    assert found["bf16"] >= 8  # two layers of four products each
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+def test_a_product_that_is_given_a_list_is_seen(models: Path) -> None:
+    assert _opened(models, "einsum")[0] == {"bf16": 1}
+
+
+@pytest.mark.filterwarnings("ignore::Warning")
+def test_quantized_layers_are_not_called_float(models: Path) -> None:
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        pytest.skip("this PyTorch cannot quantize")
+    assert _opened(models, "dynamic")[0] == {"fp32": 1, "int8": 1}
+
+
+def test_a_call_that_cannot_be_recorded_is_not_called_recorded(models: Path) -> None:
+    session = open_model(load_model(ModelRef(f"{models}:unwatched")))
+    assert "by the weights alone" in str(session.precision_evidence)
+    session.close()
 
 
 def test_a_flag_that_the_model_sets_is_doubted(models: Path) -> None:

@@ -33,7 +33,7 @@ _CONVOLUTIONS = ("conv", "_conv", "mkldnn_conv", "slow_conv", "thnn_conv", "quan
 _PRODUCTS = (
     "mm", "addmm", "bmm", "baddbmm", "addbmm", "matmul", "linear", "addmv", "mv", "einsum", "scaled_dot_product",
     "_scaled_dot_product", "lstm", "gru", "rnn_", "mkldnn_rnn", "mkldnn_linear", "quantized::linear",
-    "_native_multi_head",
+    "_native_multi_head", "tensordot", "inner", "linalg_multi_dot", "chain_matmul", "bilinear", "_trilinear",
 )  # fmt: skip
 _SIZE, _CHANNELS, _PIXELS = 256, 64, 16
 #: A significand of so many bits and more is that of FP32; of TF32 and FP16 it is 11 bits, of BF16 8.
@@ -71,13 +71,14 @@ def read_back(module: nn.Module, examples: Sequence[Tensor], device: torch.devic
     bits = {"conv": _conv_bits(device), "product": _product_bits(device)}
     permitted = _permitted() if device.type == "cpu" else []
     counts: Counter[Precision] = Counter()
-    for (kind, name), count in seen.items():
+    for (kind, name), count in (seen or {}).items():
         counts[_rounded(bits[kind]) if name == "fp32" else name] += count
     told = Layers.of(counts)
     same = {precision for precision, _ in told.counts} == {precision for precision, _ in by_weights.counts}
     layers = by_weights if same or not told.counts else told
     kinds = ", ".join(f"{layer} {count}" for layer, count in told.counts) or "no layer that computes"
-    evidence = f"dispatched {kinds}; products of float32 keep {bits['product']} bits, convolutions {bits['conv']}"
+    known = f"dispatched {kinds}" if seen is not None else "by the weights alone, as a recorded call failed"
+    evidence = f"{known}; products of float32 keep {bits['product']} bits, convolutions {bits['conv']}"
     return ReadBack(layers, "; ".join([evidence, *permitted]), "; ".join(permitted) or None)
 
 
@@ -103,8 +104,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kind = _kind(str(func))
-        given = [_NAMES[arg.dtype] for arg in args if isinstance(arg, Tensor) and arg.dtype in _NAMES][:2]
-        if kind is not None and given:
+        given = [_NAMES[tensor.dtype] for tensor in _tensors(args) if tensor.dtype in _NAMES][:2]
+        if kind is not None and str(func).startswith("quantized."):  # its weights are packed, and are no tensor
+            self.seen[kind, "fp16" if "fp16" in str(func) else "int8"] += 1
+        elif kind is not None and given:
             self.seen[kind, max(given, key=("fp32", "tf32", "fp16", "bf16", "int8").index)] += 1
         return func(*args, **(kwargs or {}))
 
@@ -120,14 +123,24 @@ def _kind(operation: str) -> str | None:
     return None
 
 
-def _dispatched(module: nn.Module, examples: Sequence[Tensor]) -> Counter[tuple[str, Precision]]:
-    recorder = _Recorder()
+def _tensors(args: Sequence[Any]) -> list[Tensor]:
+    """Tensors among the arguments; einsum and its like are given a list of them."""
+    flat = (one for arg in args for one in (arg if isinstance(arg, list | tuple) else [arg]))
+    return [one for one in flat if isinstance(one, Tensor)]
+
+
+def _dispatched(module: nn.Module, examples: Sequence[Tensor]) -> Counter[tuple[str, Precision]] | None:
+    """What a call computes, None where it does not run; attention and encoder layers step by step, not as one."""
+    recorder, fused = _Recorder(), torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.inference_mode(), warnings.catch_warnings(), recorder:
             warnings.simplefilter("ignore")
             module(*[tensor.clone() for tensor in examples])
     except Exception:  # noqa: BLE001 (the session's own first call says what is wrong with it)
-        return Counter()
+        return None
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return recorder.seen
 
 
