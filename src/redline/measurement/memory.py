@@ -123,7 +123,10 @@ class MemoryWatch:
         self._high_seen = _high_water_mark(self._pid)
 
     def _look_back(self) -> None:
-        """Note a peak that is over by now; what others map too is taken to have been as large then as it is now."""
+        """Note a peak that is over by now; what others map too is taken to have been as large then as it is now.
+
+        So a file that was mapped, read and let go since counts in full: the mark does not say what it was of.
+        """
         high = _high_water_mark(self._pid)
         if high == 0:
             self.look()
