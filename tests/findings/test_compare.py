@@ -193,6 +193,20 @@ def test_memory_and_precision_of_a_cell() -> None:
     assert {c.note for c in found.cells if c.after.requested == "fp32"} == {None}
 
 
+def test_an_upgrade_of_a_runtime_is_named_at_its_cells() -> None:
+    def at(version: str) -> Callable[[Record], Record]:
+        def change(record: Record) -> Record:
+            if record["kind"] == "variant" and "onnxruntime" in record["variant"]:
+                record["platform"] = {"onnxruntime": version}
+            return record
+
+        return change
+
+    found = compare_studies(study(1, at("1.30")), study(2, at("1.31")))
+    notes = {change.note for change in found.cells if "onnxruntime" in change.after.variant}
+    assert notes == {"onnxruntime 1.30 before and 1.31 now"}
+
+
 def test_cells_of_one_run_alone_are_named() -> None:
     found = compare_studies(study(1, batches=(1, 4)), study(2, batches=(4, 8)))
     assert {change.after.batch for change in found.cells} == {4}

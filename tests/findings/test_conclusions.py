@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -251,6 +252,20 @@ def test_a_disturbed_run_is_not_called_level() -> None:
     assert "level" not in text
     assert any("too disturbed to say" in text for text in said(found, "baseline"))
     assert any("too disturbed at batch 1 on cpu" in text for text in found.warnings)
+    assert len(found.warnings) == len(set(found.warnings))
+
+
+def test_a_disturbed_run_says_no_ratio_anywhere() -> None:
+    def change(record: Record) -> Record:
+        if record["kind"] == "samples":
+            record["disturbance"]["run_delay"] = 0.4
+        return record
+
+    found = concluded(change, loaders=("dummy", "real"))
+    told = " ".join([*(one.text for one in found.sentences), *(one.text for one in found.recommendations)])
+    assert "ONNX Runtime INT8 static" in told
+    assert not re.search(r"\d times (the (time|speed)|faster|slower)", told)
+    assert len(found.warnings) == len(set(found.warnings))
 
 
 def test_only_failures_conclude_nothing() -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from tests.studies import Record, Run, study_of
+from tests.studies import Record, Run, records_of, study_of
 
 from redline.findings.conclusion import conclude
+from redline.study import records as kinds
+from redline.study.derive import summarize
 from redline.study.rows import Study
 
 SIZES = ((160, 160), (224, 224), (224, 320))
@@ -30,8 +31,12 @@ def changed(change: Callable[[Record], Record | None], **fields: Any) -> Study:
 @cache
 def tuned() -> Study:
     """A tune of one model on a CPU, concluded."""
-    study = study_of(Run(purpose="tune", devices=("cpu",), loaders=("samples",), batches=(1, 4)))
-    return replace(study, conclusion=conclude(study, batch=1, objective="latency"))
+    return concluded(records_of(Run(purpose="tune", devices=("cpu",), loaders=("samples",), batches=(1, 4))))
+
+
+def concluded(records: Sequence[kinds.Record]) -> Study:
+    """A tune's rows as they are read after its end: with the one that is recommended."""
+    return summarize([*records, conclude(summarize(records), batch=1, objective="latency")])
 
 
 def fell_back(record: Record) -> Record:

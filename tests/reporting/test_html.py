@@ -15,9 +15,11 @@ pytest.importorskip("vl_convert")
 
 from tests.reporting.browser import CHROMIUM, chromium, on_a_phone
 from tests.reporting.grids import changed, tuned, usual
+from tests.studies import Run, study_of
 
 from redline.findings.conclusion import conclude
 from redline.reporting.html import page, write_html
+from redline.reporting.markdown import markdown
 from redline.study.rows import Study
 
 HOSTILE = "</script><img src=x onerror=\"document.documentElement.dataset.hacked='1'\"><script>alert(1)</script>"
@@ -67,6 +69,31 @@ def test_a_tune_says_what_is_recommended_with_its_interval_and_why_not_the_other
     assert "ONNX Runtime INT8 static" in text
     assert re.search(r"4\.\d+ times faster than the baseline \(99 % interval 4\.\d+ to 4\.\d+\)", text)
     assert all(loser.why in text for loser in conclusion.losers)
+
+
+def test_the_hero_of_a_tune_is_the_recommended_variant_with_its_ratio() -> None:
+    text = body(tuned())
+    assert "<h1>ONNX Runtime INT8 static</h1>" in text
+    assert re.search(r'class="big">4\.\d+×<', text)
+    assert "<em>recommended</em>" in text
+
+
+def test_an_unfinished_tune_recommends_nothing_anywhere() -> None:
+    text = words_of(study_of(Run(purpose="tune", devices=("cpu",), loaders=("samples",), batches=(1, 4))))
+    assert "Nothing is recommended" in text
+    assert "For production" not in text
+    assert "Lowest latency" not in text.partition("Every cell")[0]
+
+
+def test_memory_that_is_not_sound_is_said_in_its_column() -> None:
+    def change(record: dict[str, Any]) -> dict[str, Any]:
+        if record["kind"] == "process" and "control" in record["cell"]:
+            record["memory"]["private_peak_bytes"] *= 2
+        return record
+
+    study = changed(change, devices=("cpu",), loaders=("dummy",))
+    assert re.search(r"\d<small>not sound</small>", body(study))
+    assert re.search(r"\| \d+ \(not sound\) \|", markdown(study))
 
 
 def test_a_disturbed_study_shows_no_number_in_its_headline() -> None:

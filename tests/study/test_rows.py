@@ -229,6 +229,15 @@ def test_clocks_and_throttling() -> None:
     assert (row.sm_mhz, row.lowest_sm_mhz, row.throttled) == (1980, 1200, ("sw_power_cap",))
 
 
+def test_the_versions_of_what_ran_stand_in_the_row() -> None:
+    def change(record: Record) -> Record:
+        if record["kind"] == "variant" and record["variant"] == "openvino-fp32":
+            record["platform"] = {"openvino": "2026.4", "tensorrt-rtx": "1.3", "cpu": "Some CPU", "machine": "x86_64"}
+        return record
+
+    assert only(study(change), "openvino-fp32").versions == {"openvino": "2026.4", "tensorrt-rtx": "1.3"}
+
+
 def written(path: Path, lines: Sequence[Record]) -> Path:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path

@@ -29,7 +29,7 @@ class Findings:
 
 def found_in(study: Study) -> Findings:
     """Say what the rows of a study say; where nothing was measured, say that."""
-    warnings = tuple(_warnings(study))
+    warnings = tuple(unique(_warnings(study)))  # several loaders share a place
     timed = [row for row in study.rows if row.time_s is not None]
     if not timed:
         nothing = Finding(topic="caution", text="Nothing was measured, so nothing can be concluded.")

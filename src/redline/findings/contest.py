@@ -150,6 +150,10 @@ def _doubt(claims: Sequence[Claim | None]) -> Literal["", "undecided", "disturbe
     return "" if all(claim is not None and claim.says_speed for claim in claims) else "undecided"
 
 
+#: What "level" means, in words.
+LEVEL = f"not shown to be more than {100 * SAME_BAND:.0f} % slower"
+
+
 def shown_slower(claim: Claim) -> bool:
     """Whether a claim about how many times faster another is shows more than the band in which two are the same."""
     return claim.low is not None and claim.low > 1 + SAME_BAND

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from redline.findings.claims import SAME_BAND, Claim, claim_of, interval_text, speed_text
-from redline.findings.contest import Contest, fastest, most_images, usable
+from redline.findings.claims import SAME_BAND, Claim, claim_of, interval_text, ratio_text, speed_text
+from redline.findings.contest import LEVEL, Contest, fastest, most_images, usable
 from redline.findings.recommend import MEMORY_LEVEL, scarce_bytes
 from redline.findings.wording import (
     Scope,
@@ -18,7 +18,6 @@ from redline.findings.wording import (
     model_only,
     names,
     sentence,
-    span,
     split,
     unique,
 )
@@ -95,7 +94,10 @@ def _about_winners(topic: Topic, contests: Sequence[Contest], scope: Scope, cond
     if behind:
         titles = names(row.title for row, _ in behind)
         verb = "come" if " and " in titles else "comes"
-        text += f"; next {verb} {titles} with {_times([claim for _, claim in behind], 'the time')}"
+        text += f"; next {verb} {titles}"
+        claims = [claim for _, claim in behind]
+        known = all(claim.says_speed for claim in claims)
+        text += f" with {_times(claims, 'the time')}" if known else ", by how much is not known"
     return finding(topic, text, front)
 
 
@@ -112,7 +114,13 @@ def _times(claims: Sequence[Claim], what: str) -> str:
     """One ratio or several, with all that their intervals hold."""
     low, high = min(claim.low or 0.0 for claim in claims), max(claim.high or 0.0 for claim in claims)
     held = f"99 % interval{'s' if len(claims) > 1 else ''} {interval_text(low, high)}"
-    return f"{span(claim.value or 0.0 for claim in claims)} times {what} ({held})"
+    values = sorted({claim.value or 0.0 for claim in claims})
+    told = " to ".join(unique(ratio_text(value, low, high) for value in (values[0], values[-1])))
+    return f"{told} times {what} ({held})"
+
+
+def _is_disturbed(claim: Claim | None) -> bool:
+    return claim is not None and claim.verdict == "disturbed"
 
 
 def _throughput(rows: Rows, scope: Scope) -> Iterator[Finding]:
@@ -122,9 +130,10 @@ def _throughput(rows: Rows, scope: Scope) -> Iterator[Finding]:
             continue
         rate = digits(contest.best.throughput_per_s or 0)
         text = f"{scope.place(contest.best)} {_at_batch(contest.best)} makes the most images a second, {rate}"
-        if contest.level:
-            level = f"within {100 * SAME_BAND:.0f} % as far as is shown"
-            text += f"; level with it {level}: {names(_at_batch(row) for row in contest.level)}"
+        if _is_disturbed(claim_of(contest.best)):
+            text += "; the times are too disturbed to say by how much"
+        elif contest.level:
+            text += f"; level with it ({LEVEL}): {names(_at_batch(row) for row in contest.level)}"
         yield finding("fastest", text, contest.front)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from redline.findings.claims import SAME_BAND, claim_of, speed_text
-from redline.findings.contest import Contest, fastest, most_images, usable
+from redline.findings.contest import LEVEL, Contest, fastest, most_images, usable
 from redline.findings.wording import Scope, digits, megabytes, milliseconds, model_only, names, share, split
 from redline.study.rows import Row
 
@@ -215,7 +215,7 @@ def _ties(chosen: Choice, name: Callable[[Row], str]) -> str:
     others = [name(other) for other in chosen.level if other is not chosen.row]
     if not others:
         return ""
-    return f"; level with {names(others)} within {100 * SAME_BAND:.0f} % as far as is shown, and taken as {chosen.why}"
+    return f"; level with {names(others)} ({LEVEL}), and taken as {chosen.why}"
 
 
 def _about_throughput(row: Row, contest: Contest) -> str:
@@ -224,8 +224,7 @@ def _about_throughput(row: Row, contest: Contest) -> str:
 
     text = f"{name(row)}: {digits(row.throughput_per_s or 0)} images a second"
     others = [name(other) for other in contest.front if other is not row]
-    level = f"within {100 * SAME_BAND:.0f} % as far as is shown"
-    return f"{text}; level with {names(others)} {level}, and taken for its smaller batch" if others else text
+    return f"{text}; level with {names(others)} ({LEVEL}), and taken for its smaller batch" if others else text
 
 
 def _about_memory(found: Choice) -> str:

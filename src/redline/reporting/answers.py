@@ -33,6 +33,7 @@ class Pick:
     title: str
     fact: Fact
     speedup: str
+    disturbed: bool
     text: str
 
 
@@ -155,6 +156,7 @@ def _pick(item: Recommendation, row: Row) -> Pick:
         title=row.title,
         fact=Fact(label=sentence(goal), value=figure, unit=unit, aside=_aside(row, unit)),
         speedup=_claimed(claim_of(row)),
+        disturbed=(claim := claim_of(row)) is not None and claim.verdict == "disturbed",
         text=crossed(item.text),
     )
 
@@ -179,6 +181,8 @@ def _aside(row: Row, unit: str) -> str:
 
 def _sentence(pick: Pick) -> str:
     faster = f", {pick.speedup} the baseline's speed" if pick.speedup and pick.fact.unit == "ms" else ""
+    if pick.disturbed and pick.fact.unit != "MB":
+        faster = ", too disturbed to say how much faster"
     # One that is merely as good as others must not read as the only choice.
     tied = "".join(f", {told}" for words, told in _TIES.items() if words in pick.text)
     return f"for the {pick.goal} take {pick.fact.aside} ({pick.fact.value} {pick.fact.unit}{faster}{tied})"

@@ -127,6 +127,7 @@ def page(study: Study) -> str:
     found = found_in(study)
     parts = _Page(study, found, specs)
     best = next((row for row in study.rows if row.recommended), None)
+    usual = () if study.run.purpose == "tune" else usual_picks(study, found)
     context = {
         "study": study,
         "found": found,
@@ -141,8 +142,8 @@ def page(study: Study) -> str:
         "devices": device_names(study),
         "tally": tally(study.rows),
         "answer": sentence(answer(study, found)),
-        "facts": _facts(study, best) or tuple(pick.fact for pick in usual_picks(study, found)[:_MOST_FACTS]),
-        "choices": () if study.conclusion else choices(study, found),
+        "facts": _facts(study, best) or tuple(pick.fact for pick in usual[:_MOST_FACTS]),
+        "choices": () if study.run.purpose == "tune" else choices(study, found),
         "topics": topics(study, found),
         "models": tuple(parts.of_model(model, number) for number, model in enumerate(study.models)),
         "anomaly_text": anomaly_text,

@@ -75,7 +75,7 @@ def _losers(study: Study) -> list[str]:
 
 def _conclusions(study: Study, found_in_study: Findings) -> list[str]:
     blocks: list[str] = []
-    for found in choices(study, found_in_study) if study.conclusion is None else ():
+    for found in choices(study, found_in_study) if study.run.purpose != "tune" else ():
         blocks.append(f"## For production: {escape(found.model)}")
         told = [(goal, pick) for goal, own in found.lines for pick in own if pick is not None]
         blocks.append(pairs((f"{goal}, {crossed(pick.size)}", pick.text) for goal, pick in told))
@@ -149,7 +149,9 @@ def _line(line: Cells) -> list[str]:
     flags = f" ({'; '.join(line.flags)})" if line.flags else ""
     speedup = f"{line.speedup} ({line.interval})" if line.interval else line.speedup
     times = [line.median_ms, line.p90_ms, line.host_ms or formats.milliseconds(row.latency_s)]
-    numbers = [line.throughput, line.loader_ms, line.memory_mb, speedup, line.size_mb, line.error, line.agreement]
+    doubt = f" ({line.memory_doubt})" if line.memory_doubt else ""
+    memory = line.memory_mb + doubt
+    numbers = [line.throughput, line.loader_ms, memory, speedup, line.size_mb, line.error, line.agreement]
     answers = [line.accuracy, escape(line.gate)]
     return [*names, escape(f"{line.found}{share}{flags}"), *place, *times, *numbers, *answers]
 

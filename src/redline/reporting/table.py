@@ -29,6 +29,7 @@ class Cells:
         begins: True for the first line of a batch, device and loader.
         share: How many layers ran in the precision found, where it is not all of them.
         memory_mb: The device's on ``cuda``, else the host's.
+        memory_doubt: Where the baseline's own copy needs another amount; a warning says how much.
         flags: What a reader should know before using the numbers.
     """
 
@@ -44,6 +45,7 @@ class Cells:
     loader_ms: str
     throughput: str
     memory_mb: str
+    memory_doubt: str
     speedup: str
     interval: str
     why_no_speed: str
@@ -174,6 +176,7 @@ def _line(row: Row, channels: _Channels, *, begins: bool) -> Cells:
         loader_ms=formats.milliseconds(row.pipeline_s),
         throughput=formats.digits(row.throughput_per_s),
         memory_mb=formats.megabytes(memory),
+        memory_doubt="not sound" if row.memory_sound is False and memory is not None else "",
         speedup=speedup_text(claim),
         interval=interval_of(claim),
         why_no_speed="; ".join(claim.reasons) if claim and not claim.says_speed else "",
@@ -195,7 +198,6 @@ def _flags(row: Row) -> tuple[str, ...]:
         "never settled" if row.stable is False else None,
         f"throttled: {', '.join(row.throttled).replace('_', ' ')}" if row.throttled else None,
         "answers are not finite" if row.finite is False else None,
-        "memory not sound" if row.memory_sound is False else None,
         "timed host to host" if row.device == "cuda" and row.time_s is not None and row.clock == "host" else None,
     ]
     return tuple(text for text in told if text)

@@ -51,7 +51,7 @@ def _cells(line: Cells, *, gated: bool) -> list[Text]:
     numbers = [
         line.median_ms,
         *([] if gated else [line.p90_ms, line.throughput]),
-        line.memory_mb,
+        line.memory_mb + ("?" if line.memory_doubt else ""),
         speedup,
         line.interval.replace(" to ", "–"),
     ]
@@ -75,6 +75,8 @@ def _reasons(study: Study) -> list[str]:
             told.append(f"too disturbed to say: {'; '.join(claim.reasons)}; {claim.advice}")
         for text in told:
             cells[text] = cells.get(text, 0) + 1
+    if any(row.memory_sound is False for row in study.rows):
+        cells["? memory is not sound: the baseline's own copy needs another amount"] = 1
     if any(row.confirmed for row in study.rows):
         cells["✓ measured again in fresh processes, on which alone its speed-up rests"] = 1
     if any((claim := claim_of(row)) and claim.verdict == "same" for row in study.rows):

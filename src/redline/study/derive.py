@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from redline.core.artifact import Layers
 from redline.core.errors import ArtifactError
+from redline.core.packages import PACKAGES
 from redline.measurement.ceiling import Limit, limit_of
 from redline.measurement.disturbance import Disturbance, Evidence, kept_rounds
 from redline.measurement.stats import Ratio, percentile, ratio_of_processes
@@ -38,6 +39,7 @@ from redline.study.rows import SAMPLES_FOR_P99, UNFINISHED, Process, Row, Study
 
 T = TypeVar("T")
 _WEIGHT_BYTES = {"fp32": 4, "tf32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+_RUNTIMES = frozenset(package.module for package in PACKAGES if package.recorded)
 #: An idle GPU lowers its clock by itself; that is no throttling.
 _NO_THROTTLE = frozenset(("gpu_idle", "idle", "none"))
 #: A control and its twin need the same memory within this, or the column says nothing.
@@ -229,9 +231,14 @@ def _with_variant(row: Row, record: VariantFound | None, namesake: VariantFound 
         layers_text=layers.describe() if layers else record.precision,
         precision_evidence=record.evidence,
         elsewhere=record.elsewhere,
-        versions=record.versions,
+        versions={**_runtimes(record.platform), **record.versions},
         size_bytes=_positive([record.size_bytes]),
     )
+
+
+def _runtimes(platform: Mapping[str, str]) -> dict[str, str]:
+    """Of what an engine was made for, the versions of packages; the rest is its machine."""
+    return {name: version for name, version in platform.items() if name.replace("-", "_") in _RUNTIMES}
 
 
 def _weights_bytes(record: VariantFound | None, parameters: int | None) -> int | None:
