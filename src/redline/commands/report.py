@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from redline.core.errors import InputError
@@ -56,15 +56,22 @@ def report(run: str | Path | Sequence[str | Path], out: str | Path | None = None
         raise InputError(f"got {out} as input and output, expected another output file")
     if loadtest:
         summary = load_summary(read_loadtest(files[0]))
-        _write(LOADTEST_WRITERS, summary, out)
+        if out is not None:
+            write(summary, out)
         return summary
     parts = {file: read_records(file) for file in files}
     study = summarize(next(iter(parts.values())) if len(parts) == 1 else join_parts(parts))
-    _write(WRITERS, study, out)
+    if out is not None:
+        write(study, out)
     return study
 
 
-def _write(writers: Mapping[str, str], study: Study | Summary, out: Path | None) -> None:
-    if out is not None:
-        module, name = writers[out.suffix.lower()].split(":")
-        getattr(importlib.import_module(module), name)(study, out)
+def write(found: Study | Summary, out: Path) -> None:
+    """Write it in the form that the name's suffix says.
+
+    Raises:
+        MissingDependencyError: what draws a page is not installed.
+    """
+    writers = WRITERS if isinstance(found, Study) else LOADTEST_WRITERS
+    module, name = writers[out.suffix.lower()].split(":")
+    getattr(importlib.import_module(module), name)(found, out)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from redline.commands.report import WRITERS
+from redline.commands.report import write
 from redline.core.errors import MissingDependencyError
 from redline.deployment.best import check_best, write_best
 from redline.findings.conclusion import conclude
@@ -15,9 +14,10 @@ from redline.study.config import StudyConfig
 from redline.study.derive import summarize
 from redline.study.describe import is_onnx
 from redline.study.engine import Listener, StudyRun
+from redline.study.engine import dry_run as dry_run_of_study
 from redline.study.hold import held, tune_place
 from redline.study.journal import Journal
-from redline.study.plan import WITHOUT_TORCH, CellGroup, expected_s, group_cells, plan_cells
+from redline.study.plan import WITHOUT_TORCH, CellGroup
 from redline.study.records import Conclusion, VariantFound
 from redline.study.rows import Study
 from redline.variants import choose_variants
@@ -100,18 +100,15 @@ def tune_config(model: str, config: StudyConfig = TUNE) -> StudyConfig:
 
 def dry_run(model: str, config: StudyConfig = TUNE) -> tuple[tuple[CellGroup, ...], float]:
     """The groups of a tune and about how many seconds it takes; nothing is loaded or measured."""
-    asked = tune_config(model, config)
-    groups = group_cells(plan_cells(asked), asked.seed)
-    return groups, 30.0 + sum(expected_s(group, asked) for group in groups)
+    return dry_run_of_study(tune_config(model, config))
 
 
 def write_reports(study: Study, folder: Path) -> Path | None:
     """Write ``report.html``, ``report.md`` and ``results.csv``; None where what draws the page is not installed."""
     page: Path | None = folder / "report.html"
     for out in (folder / "report.md", folder / "results.csv", folder / "report.html"):
-        module, _, function = WRITERS[out.suffix].partition(":")
         try:
-            getattr(importlib.import_module(module), function)(study, out)
+            write(study, out)
         except MissingDependencyError:
             page = None
     return page

@@ -75,6 +75,11 @@ def claim_of(row: Row) -> Claim | None:
     return judge(row.ratio, evidence)
 
 
+def is_disturbed(claim: Claim | None) -> bool:
+    """Whether the times that it is about are not to be trusted."""
+    return claim is not None and claim.verdict == "disturbed"
+
+
 def judge(ratio: Ratio | None, evidence: Evidence | None = None) -> Claim:
     """What may be said of a ratio; of one without evidence, what its interval alone bears.
 

@@ -23,7 +23,7 @@ WITHOUT_CONTROL = 0.05
 UNREPEATED = 0.03
 #: From this half width on, an interval hides what most users look for.
 _WIDE = 0.1
-Key = tuple[str, str, str, str, int, str]
+Key = tuple[str, tuple[str, str, str, int, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +162,7 @@ def regressions(comparison: Comparison, threshold: float) -> tuple[CellChange, .
 
 
 def _key(row: Row) -> Key:
-    return row.model, row.variant, row.device, row.loader, row.batch, row.size
+    return row.variant, row.point
 
 
 def _measured(study: Study) -> dict[Key, Row]:
@@ -289,15 +289,11 @@ def _against_others(
     others = [
         math.log(other.value)
         for row, _ in pairs
-        if row.cell != baseline.cell and _point(row) == _point(baseline) and (other := plain.get(row.cell))
+        if row.cell != baseline.cell and row.point == baseline.point and (other := plain.get(row.cell))
     ]
     if not others:
         return None
     return Ratio.of_log(math.log(ratio.value) - median(others), ratio.half_width, ratio.processes)
-
-
-def _point(row: Row) -> tuple[str, str, str, int, str]:
-    return row.model, row.device, row.loader, row.batch, row.size
 
 
 def _notes(changes: Sequence[CellChange]) -> tuple[str, ...]:

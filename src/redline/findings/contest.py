@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from redline.core.artifact import PRECISIONS
-from redline.findings.claims import SAME_BAND, Claim, judge
+from redline.findings.claims import SAME_BAND, Claim, is_disturbed, judge
 from redline.measurement.stats import Ratio, ratio_unpaired
 from redline.study.derive import compare_rows
 from redline.study.rows import Row
@@ -74,17 +74,13 @@ def full_precision_peer(row: Row, rows: Iterable[Row]) -> Row | None:
     peers = [
         other
         for other in rows
-        if other.requested == _FULL and other.backend == row.backend and other.loader == row.loader
-        if _point(other) == _point(row) and other.time_s is not None and other.variant != row.variant
+        if other.requested == _FULL and other.backend == row.backend
+        if other.point == row.point and other.time_s is not None and other.variant != row.variant
         if not other.control and other.variant.endswith(_FIXED) == row.variant.endswith(_FIXED)
     ]
     same = [other for other in peers if stem(other.variant) == stem(row.variant)]
     chosen = same or peers
     return chosen[0] if len(chosen) == 1 else None
-
-
-def _point(row: Row) -> tuple[str, str, int, str]:
-    return row.model, row.device, row.batch, row.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,7 +141,7 @@ def _contest(
 
 
 def _doubt(claims: Sequence[Claim | None]) -> Literal["", "undecided", "disturbed"]:
-    if any(claim is not None and claim.verdict == "disturbed" for claim in claims):
+    if any(map(is_disturbed, claims)):
         return "disturbed"
     return "" if all(claim is not None and claim.says_speed for claim in claims) else "undecided"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from redline.findings.claims import SAME_BAND, Claim, claim_of, interval_text, ratio_text, speed_text
+from redline.findings.claims import SAME_BAND, Claim, claim_of, interval_text, is_disturbed, ratio_text, speed_text
 from redline.findings.contest import LEVEL, Contest, fastest, most_images, usable
 from redline.findings.recommend import MEMORY_LEVEL, scarce_bytes
 from redline.findings.wording import (
@@ -119,10 +119,6 @@ def _times(claims: Sequence[Claim], what: str) -> str:
     return f"{told} times {what} ({held})"
 
 
-def _is_disturbed(claim: Claim | None) -> bool:
-    return claim is not None and claim.verdict == "disturbed"
-
-
 def _throughput(rows: Rows, scope: Scope) -> Iterator[Finding]:
     for series in split(model_only(rows), "model", "size", "device"):
         contest = most_images([row for row in series if usable(row)])
@@ -130,7 +126,7 @@ def _throughput(rows: Rows, scope: Scope) -> Iterator[Finding]:
             continue
         rate = digits(contest.best.throughput_per_s or 0)
         text = f"{scope.place(contest.best)} {_at_batch(contest.best)} makes the most images a second, {rate}"
-        if _is_disturbed(claim_of(contest.best)):
+        if is_disturbed(claim_of(contest.best)):
             text += "; the times are too disturbed to say by how much"
         elif contest.level:
             text += f"; level with it ({LEVEL}): {names(_at_batch(row) for row in contest.level)}"

@@ -10,7 +10,7 @@ from redline.core.errors import InputError
 from redline.findings.wording import unique
 from redline.measurement.environment import comparable
 from redline.study.config import StudyConfig
-from redline.study.journal import run_of
+from redline.study.derive import run_of
 from redline.study.records import CellEnded, Node, Record, Run
 
 # Which points of the grid were measured: what parts may differ in.
@@ -65,9 +65,7 @@ def _unlike(one: Run, other: Run) -> list[str]:
     if one.redline != other.redline:
         reasons.append(f"redline was {one.redline}, is {other.redline}")
     reasons += comparable(one.machine.environment, other.machine.environment)
-    gpus = ["; ".join(f"{gpu.name}, driver {gpu.driver}" for gpu in run.machine.gpus) or "none" for run in (one, other)]
-    if gpus[0] != gpus[1]:
-        reasons.append(f"GPUs were {gpus[0]}, are {gpus[1]}")
+    reasons += one.machine.other_gpus(other.machine)
     digests = {model.name: model.sha256 for model in one.models}
     reasons += [
         f"{model.name} has other weights"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from redline.findings.anomalies import Anomaly
-from redline.findings.claims import Claim, claim_of
+from redline.findings.claims import Claim, claim_of, is_disturbed
 from redline.findings.conclusions import Findings
 from redline.findings.findings import Finding
 from redline.findings.recommend import Recommendation
@@ -149,14 +149,15 @@ def _about(finding: Finding, sizes: set[str]) -> bool:
 def _pick(item: Recommendation, row: Row) -> Pick:
     goal = re.sub(rf",? (at )?{row.size}", "", item.goal)
     figure, unit = _figure(item.goal, row)
+    claim = claim_of(row)
     return Pick(
         goal=goal,
         size=row.size,
         model=row.model,
         title=row.title,
         fact=Fact(label=sentence(goal), value=figure, unit=unit, aside=_aside(row, unit)),
-        speedup=_claimed(claim_of(row)),
-        disturbed=(claim := claim_of(row)) is not None and claim.verdict == "disturbed",
+        speedup=_claimed(claim),
+        disturbed=is_disturbed(claim),
         text=crossed(item.text),
     )
 

@@ -104,7 +104,7 @@ def speedup_text(claim: Claim | None) -> str:
     """The speed-up where it is a claim, in words where it is none.
 
     >>> speedup_text(Claim(verdict="faster", value=2.503, low=2.4, high=2.6)), speedup_text(Claim(verdict="disturbed"))
-    ('2.5×', 'too disturbed to say')
+    ('2.50×', 'too disturbed to say')
     """
     if claim is None:
         return formats.DASH

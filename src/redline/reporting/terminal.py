@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from redline.findings.claims import SAME_BAND, claim_of
+from redline.findings.claims import SAME_BAND, claim_of, is_disturbed
 from redline.reporting.table import Cells, table_lines, why_not
 from redline.study.rows import Study
 
@@ -71,7 +71,7 @@ def _reasons(study: Study) -> list[str]:
             told.append(f"{row.variant} on {row.device} was asked for {row.requested} and ran in {row.layers_text}")
         if row.passed is False:
             told.append(f"✗ {row.variant} did not pass the gate: {row.gate_reason}")
-        if claim is not None and claim.verdict == "disturbed":
+        if claim is not None and is_disturbed(claim):
             told.append(f"too disturbed to say: {'; '.join(claim.reasons)}; {claim.advice}")
         for text in told:
             cells[text] = cells.get(text, 0) + 1

@@ -17,7 +17,7 @@ from redline.study.files import Workshop
 from redline.study.plan import CellGroup
 from redline.study.records import AgreementFound, DependenceFound, OutputFound, Size, VariantFound
 from redline.variants import Variant
-from redline.verification.agreement import Agreement, Gate, OutputAgreement
+from redline.verification.agreement import Gate, OutputAgreement
 from redline.verification.compare import compare_outputs
 from redline.verification.dependence import dependence
 from redline.verification.tolerance import coarsest
@@ -101,7 +101,7 @@ def agreement_of(
         finite=finite,
         passed=agreement.passed,
         reason=agreement.reason,
-        evidence=_evidence(agreement),
+        evidence=agreement.evidence,
         notes=agreement.notes,
     )
 
@@ -117,10 +117,6 @@ def dependence_of(model: str, size: Size, outputs: Mapping[str, Array], samples:
         classes=found.classes,
         warning=found.warning,
     )
-
-
-def _evidence(agreement: Agreement) -> str | None:
-    return agreement.evidence
 
 
 def _output(output: OutputAgreement) -> OutputFound:

@@ -54,9 +54,7 @@ def summarize(records: Sequence[Record]) -> Study:
     Raises:
         ArtifactError: the first record is no run.
     """
-    if not records or not isinstance(records[0], Run):
-        raise ArtifactError("the first line is no run record; expected the results of redline tune or bench")
-    run = records[0]
+    run = run_of(records)
     conclusions = _of(records, Conclusion)
     conclusion = conclusions[-1] if conclusions else None
     ceilings = {(r.device, r.precision): r.gflops for r in _of(records, Ceiling)}
@@ -88,6 +86,17 @@ def summarize(records: Sequence[Record]) -> Study:
         conclusion=conclusion,
         nodes={r.node: r for r in _of(records, Node)},
     )
+
+
+def run_of(records: Sequence[Record]) -> Run:
+    """The first record.
+
+    Raises:
+        ArtifactError: it is no run.
+    """
+    if not records or not isinstance(records[0], Run):
+        raise ArtifactError("the first line is no run record; expected the results of redline tune or bench")
+    return records[0]
 
 
 def parse_cell(cell: str) -> CellEnded:
@@ -363,16 +372,11 @@ def _with_limit(row: Row, limit: Limit) -> Row:
 def _compared(run: Run, rows: Sequence[Row]) -> list[Row]:
     """The rows with their ratio to the baseline of their point, and whether the memory column is sound there."""
     timed = [row for row in rows if row.time_s is not None]
-    baselines = {(*_point(r), r.clock): r for r in timed if r.variant == run.baselines.get(r.device) and not r.control}
-    controls = {(*_point(r), r.clock): r for r in timed if r.control}
+    baselines = {(*r.point, r.clock): r for r in timed if r.variant == run.baselines.get(r.device) and not r.control}
+    controls = {(*r.point, r.clock): r for r in timed if r.control}
     return [
-        with_ratio(row, baselines.get((*_point(row), row.clock)), controls.get((*_point(row), row.clock)))
-        for row in rows
+        with_ratio(row, baselines.get((*row.point, row.clock)), controls.get((*row.point, row.clock))) for row in rows
     ]
-
-
-def _point(row: Row) -> tuple[str, str, str, int, int, int]:
-    return row.model, row.device, row.loader, row.batch, row.height, row.width
 
 
 def with_ratio(row: Row, baseline: Row | None, control: Row | None) -> Row:

@@ -462,8 +462,7 @@ def _changed(old: Run, new: Run) -> list[str]:
             found += _difference(f"model {name}", getattr(before, name), getattr(after, name))
     for name in ("source", "fingerprint"):
         found += _difference(f"data {name}", getattr(old.data, name), getattr(new.data, name))
-    gpus = ["; ".join(f"{gpu.name}, driver {gpu.driver}" for gpu in run.machine.gpus) or "none" for run in (old, new)]
-    return [*found, *([f"GPUs were {gpus[0]}, are {gpus[1]}"] if gpus[0] != gpus[1] else [])]
+    return [*found, *old.machine.other_gpus(new.machine)]
 
 
 def _difference(what: str, before: object, after: object) -> list[str]:

@@ -37,7 +37,7 @@ from redline.study.records import (
     WindowMeasured,
 )
 from redline.study.rows import Row
-from redline.variants import Variant
+from redline.variants import DEVICES, Variant
 from redline.verification.reference import require_fp32
 
 _MOST_CALLS = 5000
@@ -262,7 +262,7 @@ class GroupRun:
     def _in_opening_order(self, cells: Sequence[Cell]) -> list[Variant]:
         """The baselines first, as their answers are the reference; one is opened too where only its answers lack."""
         variants = {key_of(cell.variant): cell.variant for cell in cells}
-        baselines = [b for d in ("cpu", "cuda") if (b := baseline_of(self._config, d)) is not None]
+        baselines = [b for d in DEVICES if (b := baseline_of(self._config, d)) is not None]
         lacking = {v.device for v in variants.values() if not self._verified(v)}
         for baseline in baselines:
             wanted = baseline.device in lacking and baseline.device not in self._reference
@@ -289,9 +289,12 @@ class GroupRun:
             yield from self._tell(variant, member, of[key])
 
     def _require_what_it_is_called(self, variant: Variant, member: Member) -> None:
-        if variant == baseline_of(self._config, variant.device) and variant.requested == "fp32":
+        if self._is_baseline(variant) and variant.requested == "fp32":
             evidence, doubt = (member.worker.attribute(f"precision_{name}") for name in ("evidence", "doubt"))
             require_fp32(variant.title, member.layers, evidence=evidence, doubt=doubt)
+
+    def _is_baseline(self, variant: Variant) -> bool:
+        return variant == baseline_of(self._config, variant.device)
 
     def _launches(
         self, variants: Sequence[Variant], of: Mapping[VariantKey, Sequence[Cell]]
@@ -326,8 +329,11 @@ class GroupRun:
             return False
         if not self._verified(variant):
             return True
-        is_baseline = variant == baseline_of(self._config, variant.device)
-        return is_baseline and variant.device not in self._reference and self._anything_unverified(variant.device)
+        return (
+            self._is_baseline(variant)
+            and variant.device not in self._reference
+            and self._anything_unverified(variant.device)
+        )
 
     def _tell(self, variant: Variant, member: Member, cells: Sequence[Cell]) -> Iterator[Record]:
         """What the variant is and whether it answers as the baseline does, once a group."""
@@ -339,7 +345,7 @@ class GroupRun:
         try:
             if isinstance(outputs, RedlineError):
                 raise outputs
-            if variant == baseline_of(self._config, variant.device):
+            if self._is_baseline(variant):
                 self._reference[variant.device] = outputs
                 yield from self._about_reference(outputs)
             if self._verified(variant):
@@ -437,8 +443,7 @@ class GroupRun:
         return self._with_loader_s.get(cell.id, 0.0) < self._config.window_s
 
     def _fail(self, variant: Variant, cells: Sequence[Cell], stage: str, error: RedlineError) -> None:
-        is_reference = variant == baseline_of(self._config, variant.device)
-        if is_reference and self._orders.run.purpose == "tune" and variant.device not in self._reference:
+        if self._is_baseline(variant) and self._orders.run.purpose == "tune" and variant.device not in self._reference:
             raise WorkerError(f"the reference itself ({variant.title}) failed to {stage}: {error}") from error
         for cell in cells:
             self._failures.setdefault(cell.id, Failure("failed", stage, str(error)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypeVar
@@ -13,7 +13,7 @@ import msgspec
 from redline.core.errors import ArtifactError
 from redline.core.files import sha256_of
 from redline.core.plain import from_text, to_line
-from redline.study.derive import summarize
+from redline.study.derive import run_of, summarize
 from redline.study.records import FORMAT, KINDS, AgreementFound, ArtifactMade, CellEnded, Record, Retry, Run
 from redline.study.rows import Study
 
@@ -104,17 +104,6 @@ def agreements_of(records: Iterable[Record]) -> dict[tuple[str, tuple[int, int],
         for record in records
         if isinstance(record, AgreementFound)
     }
-
-
-def run_of(records: Sequence[Record]) -> Run:
-    """The first record.
-
-    Raises:
-        ArtifactError: it is no run.
-    """
-    if not records or not isinstance(records[0], Run):
-        raise ArtifactError("the first line is no run record; expected the results of redline tune or bench")
-    return records[0]
 
 
 def read_records(path: Path) -> tuple[Record, ...]:

@@ -95,6 +95,11 @@ class Machine:
     environment: Environment
     gpus: tuple[Gpu, ...] = ()
 
+    def other_gpus(self, now: Machine) -> list[str]:
+        """What its GPUs were and are now, in words, where that is not the same."""
+        told = ["; ".join(f"{gpu.name}, driver {gpu.driver}" for gpu in m.gpus) or "none" for m in (self, now)]
+        return [f"GPUs were {told[0]}, are {told[1]}"] if told[0] != told[1] else []
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:

@@ -141,6 +141,11 @@ class Row:
         return f"{self.height}x{self.width}"
 
     @property
+    def point(self) -> tuple[str, str, str, int, str]:
+        """What it shares with the rows that it is compared with: all but the variant."""
+        return self.model, self.device, self.loader, self.batch, self.size
+
+    @property
     def pixels(self) -> int:
         """Of one image."""
         return self.height * self.width
