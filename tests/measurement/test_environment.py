@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from redline.measurement.disturbance import steal_share
 from redline.measurement.environment import (
     Environment,
     comparable,
     fingerprint,
     judge_noise,
     noise_check,
-    steal_share,
     usable_cores,
 )
 from redline.measurement.limits import container_limits

@@ -22,6 +22,14 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
+def text_of(path: Path) -> str | None:
+    """The text of a file that may not be there, such as one of ``/proc``, without blanks around it; None for nothing."""
+    try:
+        return path.read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Yield a scratch path beside ``path``; on success it is flushed to disk and renamed onto ``path``.

@@ -19,6 +19,12 @@ from redline.study.rows import Row
 MEMORY_LEVEL = 0.02
 #: Harm that differs by less is the same.
 _SAME_HARM = 1e-4
+_WHY = (
+    "it changes the fewest answers",
+    "its file is the smallest",
+    "it needs the least memory",
+    "its name comes first, as nothing else tells them apart",
+)
 RULE = (
     f"variants that are not shown to be slower than the fastest by more than {100 * SAME_BAND:.0f} % are level; among "
     "them the gate's margin decides, then the file's size"
@@ -62,11 +68,10 @@ def choose(rows: Sequence[Row], objective: str) -> Choice | None:
         return None
     if objective in ("memory", "size"):
         return _least(good, objective)
-    order = sorted(contest.front, key=_rank)
-    row = order[0]
+    row, why = _decide(contest.front)
     others = [other for other in sorted(confirmed or good, key=lambda r: r.mean_s or math.inf) if other is not row]
     against = contest.best if contest.best is not row else next((o for o in others if not o.is_baseline), None)
-    return Choice(row=row, against=against, level=contest.front, why=_why(row, contest.front))
+    return Choice(row=row, against=against, level=contest.front, why=why)
 
 
 def harm(row: Row) -> float:
@@ -83,23 +88,24 @@ def scarce_bytes(row: Row) -> int | None:
     return row.device_bytes if row.device == "cuda" else row.host_bytes
 
 
-def _rank(row: Row) -> tuple[float, float, float, str]:
-    harmful = harm(row)
-    margin = round(harmful / _SAME_HARM) if math.isfinite(harmful) else math.inf
-    return margin, _known(row.size_bytes), _known(scarce_bytes(row)), row.variant
+def _decide(level: Sequence[Row]) -> tuple[Row, str | None]:
+    """The one to take of level rows, and the first criterion by which it is before the next; None where it is alone."""
+    least = min(map(harm, level))
 
+    def rank(row: Row) -> tuple[float, float, float, str]:
+        lost = harm(row)
+        return (
+            0.0 if lost - least <= _SAME_HARM else lost,
+            _known(row.size_bytes),
+            _known(scarce_bytes(row)),
+            row.variant,
+        )
 
-def _why(row: Row, level: Sequence[Row]) -> str | None:
-    """The first criterion that tells it from another."""
-    others = [_rank(other) for other in level if other is not row]
-    mine = _rank(row)
-    if not others:
-        return None
-    if any(other[0] > mine[0] for other in others):
-        return "it changes the fewest answers"
-    if any(other[1] > mine[1] for other in others):
-        return "its file is the smallest"
-    return "it needs the least memory" if any(other[2] > mine[2] for other in others) else "of its name alone"
+    order = sorted(level, key=rank)
+    if len(order) == 1:
+        return order[0], None
+    decided = next(why for why, mine, other in zip(_WHY, rank(order[0]), rank(order[1]), strict=True) if mine != other)
+    return order[0], decided
 
 
 def _least(rows: Sequence[Row], objective: str) -> Choice:
@@ -110,7 +116,7 @@ def _least(rows: Sequence[Row], objective: str) -> Choice:
     slack = MEMORY_LEVEL if objective == "memory" else 0.0
     level = [row for row in rows if cost(row) <= (1 + slack) * least]
     contest = fastest(level)
-    row = sorted(contest.front, key=_rank)[0] if contest else level[0]
+    row = _decide(contest.front)[0] if contest else level[0]
     speedy = fastest(rows)
     against = speedy.best if speedy and speedy.best is not row else None
     return Choice(row=row, against=against, level=tuple(level), why=None)
@@ -176,7 +182,8 @@ def _for_series(series: Sequence[Row], scope: Scope) -> Iterator[Recommendation]
         yield _recommendation(goal, chosen.row, _about_latency(chosen, refused))
     contest = most_images(good)
     if contest is not None:
-        row = min(contest.front, key=lambda one: (one.batch, *_rank(one)))
+        smaller = min(row.batch for row in contest.front)
+        row, _ = _decide([row for row in contest.front if row.batch == smaller])
         yield _recommendation(f"most images a second {_where(row, scope)}", row, _about_throughput(row, contest))
     known = [row for row in least if scarce_bytes(row) is not None]
     if known:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
+from redline.core.files import text_of
 from redline.measurement.stats import Ratio
 
 try:
@@ -71,6 +73,9 @@ MOST_DISTURBED = 0.05
 LEAST_KEPT = 1 / 3
 _TICK_S = 0.01
 _BY_ITSELF = 0.25
+_STAT = Path("/proc/stat")
+# Of the numbers in a line of it: user nice system idle iowait irq softirq steal (the man page proc_stat(5)).
+_STEAL = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,15 @@ def _worst(windows: Sequence[Disturbance]) -> float:
     return max(max(delays, default=0.0), sum(steals) / len(steals) if steals else 0.0)
 
 
+class _Counts(NamedTuple):
+    clock_s: float
+    ran_s: float
+    waited_s: float
+    pressure_s: float | None
+    stat: str | None
+    switches: int
+
+
 class Watch:
     """What the kernel counts of this process and of the machine, read before and after a window."""
 
@@ -131,29 +145,28 @@ class Watch:
         self._clock = clock
         self._before = self._read()
 
-    def _read(self) -> tuple[float, float, float, float | None, tuple[float, float] | None, int]:
+    def _read(self) -> _Counts:
         ran, waited = _schedule()
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw if resource else 0
-        return self._clock(), ran, waited, _pressure(), _stolen(), switches
+        return _Counts(self._clock(), ran, waited, _pressure(), text_of(_STAT), switches)
 
     def disturbance(self) -> Disturbance:
         """Since it was made."""
         before, after = self._before, self._read()
-        wall_s, ran_s = after[0] - before[0], after[1] - before[1]
+        wall_s, ran_s, waited_s = (now - was for was, now in zip(before[:3], after[:3], strict=True))
         if wall_s <= 0:
             return Disturbance()
-        waited_s = after[2] - before[2]
         # Threads that are busy, on average: a runtime keeps many more asleep, which wait for nobody.
         threads = max((ran_s + waited_s) / wall_s, 1.0)
-        pressure = (after[3] - before[3]) / wall_s if after[3] is not None and before[3] is not None else None
-        steal = None
-        if after[4] is not None and before[4] is not None and after[4][1] > before[4][1]:
-            steal = (after[4][0] - before[4][0]) / (after[4][1] - before[4][1])
+        steal = steal_share(before.stat, after.stat)
+        pressure = None
+        if after.pressure_s is not None and before.pressure_s is not None:
+            pressure = (after.pressure_s - before.pressure_s) / wall_s
         return Disturbance(
             run_delay=round(waited_s / (wall_s * threads), 5) if ran_s or waited_s else None,
             steal=None if steal is None else round(steal, 5),
             pressure=None if pressure is None else round(pressure, 5),
-            switches=after[5] - before[5],
+            switches=after.switches - before.switches,
         )
 
 
@@ -164,7 +177,7 @@ def idle_cores(
 
     Work of the hypervisor's other guests (steal) is work of others too. None where the system does not say.
     """
-    read = read or (lambda: _text(Path("/proc/stat")))
+    read = read or (lambda: text_of(_STAT))
     before = _busy(read())
     sleep(seconds)
     after = _busy(read())
@@ -199,23 +212,25 @@ def _busy(text: str | None) -> float | None:
     mine = [lines[name] for name in map("cpu{}".format, allowed) if name in lines] or [lines.get("cpu", [])]
     if not mine[0]:
         return None
-    # user nice system idle iowait irq softirq steal: the man page proc_stat(5)
     return sum(float(ticks) for words in mine for place, ticks in enumerate(words) if place not in (3, 4))
 
 
-def _stolen() -> tuple[float, float] | None:
-    words = (_text(Path("/proc/stat")) or "").split("\n", 1)[0].split()
-    if words[:1] != ["cpu"] or len(words) < 9:
-        return None
-    numbers = [float(word) for word in words[1:9]]
-    return numbers[7], sum(numbers)
+def steal_share(before: str | None, after: str | None) -> float | None:
+    """Share of all processor time between two texts of ``/proc/stat`` that the hypervisor gave to others.
+
+    >>> steal_share("cpu  10 0 0 90 0 0 0 0 0 0", "cpu  20 0 0 170 0 0 0 10 0 0")
+    0.1
+    """
+    was, now = ([float(word) for word in (text or "").split("\n", 1)[0].split()[1:9]] for text in (before, after))
+    total = sum(now) - sum(was)
+    return (now[_STEAL] - was[_STEAL]) / total if len(was) == len(now) == _STEAL + 1 and total > 0 else None
 
 
 def _schedule() -> tuple[float, float]:
     """Seconds that the threads of this process ran, and waited for a core while they could have run."""
     ran = waited = 0.0
     for task in Path("/proc/self/task").glob("*/schedstat"):
-        words = (_text(task) or "").split()
+        words = (text_of(task) or "").split()
         if len(words) >= 2:
             ran, waited = ran + int(words[0]) / 1e9, waited + int(words[1]) / 1e9
     return ran, waited
@@ -223,14 +238,7 @@ def _schedule() -> tuple[float, float]:
 
 def _pressure() -> float | None:
     """Seconds since the start in which some task of the machine waited for a core."""
-    for line in (_text(Path("/proc/pressure/cpu")) or "").splitlines():
+    for line in (text_of(Path("/proc/pressure/cpu")) or "").splitlines():
         if line.startswith("some "):
             return int(line.rpartition("total=")[2]) / 1e6
     return None
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text()
-    except (OSError, UnicodeDecodeError):
-        return None

@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 import psutil
 
+from redline.core.files import text_of
 from redline.core.host import available_cores, parse_cpuinfo
 from redline.core.packages import DECIDING, RECORDED
+from redline.measurement.disturbance import steal_share
 from redline.measurement.limits import container_limits
 
 #: CPU features that decide which kernels a runtime takes; the rest would only make the fingerprint unreadable.
@@ -117,7 +119,7 @@ def fingerprint(*, root: Path = Path("/"), noise: Noise | None = None) -> Enviro
         root: Where ``/proc`` and ``/sys`` are; where they are not (macOS), psutil and ``platform`` answer.
         noise: What :func:`noise_check` said.
     """
-    text = _read(root / "proc/cpuinfo")
+    text = text_of(root / "proc/cpuinfo")
     name, flags = parse_cpuinfo(text) if text else (_cpu_without_proc(), ())
     limits = container_limits(root)
     logical = psutil.cpu_count() or 1
@@ -130,7 +132,7 @@ def fingerprint(*, root: Path = Path("/"), noise: Noise | None = None) -> Enviro
         memory_bytes=psutil.virtual_memory().total,
         container_cpu_limit=limits.cpus,
         container_memory_bytes=limits.memory_bytes,
-        governor=_read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        governor=text_of(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         turbo=_turbo(root),
         frequency_hz=_frequency_hz(root, text),
         hypervisor=_hypervisor(root, flags),
@@ -190,7 +192,7 @@ def noise_check(
     *,
     clock: Callable[[], float] = time.perf_counter,
     duration_s: float = 0.5,
-    cpu_times: Callable[[], str | None] = lambda: _read(Path("/proc/stat")),
+    cpu_times: Callable[[], str | None] = lambda: text_of(Path("/proc/stat")),
 ) -> Noise:
     """Time a small fixed piece of work again and again and look at the spread.
 
@@ -224,38 +226,21 @@ def judge_noise(spread: float, steal: float | None) -> Noise:
     if steal is not None and steal >= _NOISY_STEAL:
         causes.append(f"the hypervisor took {100 * steal:.1f} % of the time")
     warning = f"noisy machine: {' and '.join(causes)}; stop other work, or doubt small differences" if causes else None
-    return Noise(spread=round(spread, 4), steal=steal, noisy=bool(causes), warning=warning)
-
-
-def steal_share(before: str | None, after: str | None) -> float | None:
-    """Share of all CPU time between two texts of ``/proc/stat`` that the hypervisor gave to others.
-
-    >>> steal_share("cpu  10 0 0 90 0 0 0 0 0 0", "cpu  20 0 0 170 0 0 0 10 0 0")
-    0.1
-    """
-    if not before or not after:
-        return None
-    was, now = _jiffies(before), _jiffies(after)
-    total = sum(now) - sum(was)
-    # user nice system idle iowait irq softirq steal: the man page proc_stat(5)
-    return round((now[7] - was[7]) / total, 4) if total > 0 and len(now) > 7 else None
-
-
-def _jiffies(text: str) -> list[int]:
-    first = text.splitlines()[0].split()
-    return [int(word) for word in first[1:9]] if first[:1] == ["cpu"] else [0] * 8
+    return Noise(
+        spread=round(spread, 4), steal=None if steal is None else round(steal, 4), noisy=bool(causes), warning=warning
+    )
 
 
 def _turbo(root: Path) -> bool | None:
-    disabled = _read(root / "sys/devices/system/cpu/intel_pstate/no_turbo")
+    disabled = text_of(root / "sys/devices/system/cpu/intel_pstate/no_turbo")
     if disabled is not None:
         return disabled == "0"
-    boost = _read(root / "sys/devices/system/cpu/cpufreq/boost")
+    boost = text_of(root / "sys/devices/system/cpu/cpufreq/boost")
     return None if boost is None else boost == "1"
 
 
 def _frequency_hz(root: Path, cpuinfo: str | None) -> int | None:
-    kilohertz = _read(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
+    kilohertz = text_of(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq")
     if kilohertz and kilohertz.isdigit():
         return int(kilohertz) * 1000
     for line in (cpuinfo or "").splitlines():
@@ -267,8 +252,8 @@ def _frequency_hz(root: Path, cpuinfo: str | None) -> int | None:
 
 def _hypervisor(root: Path, flags: tuple[str, ...]) -> str | None:
     """Whose virtual machine this is; ``unknown`` where the processor says only that it is one."""
-    vendor = _read(root / "sys/class/dmi/id/sys_vendor") or _read(root / "sys/hypervisor/type")
-    product = _read(root / "sys/class/dmi/id/product_name") or ""
+    vendor = text_of(root / "sys/class/dmi/id/sys_vendor") or text_of(root / "sys/hypervisor/type")
+    product = text_of(root / "sys/class/dmi/id/product_name") or ""
     words = f"{vendor or ''} {product}".lower()
     virtual = any(word in words for word in ("qemu", "kvm", "vmware", "xen", "virtual", "firecracker"))
     if "hypervisor" not in flags and not virtual:
@@ -277,7 +262,7 @@ def _hypervisor(root: Path, flags: tuple[str, ...]) -> str | None:
 
 
 def _os_name(root: Path) -> str:
-    for line in (_read(root / "etc/os-release") or "").splitlines():
+    for line in (text_of(root / "etc/os-release") or "").splitlines():
         key, _, value = line.partition("=")
         if key == "PRETTY_NAME":
             return value.strip('"')
@@ -292,10 +277,3 @@ def _words(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return "unknown" if value is None else str(value)
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None

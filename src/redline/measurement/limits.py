@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from redline.core.files import text_of
+
 # Version 1 has no word for "no limit": it is the largest multiple of the page size, near 2^63.
 _NO_LIMIT_BYTES = 1 << 60
 
@@ -23,17 +25,17 @@ def container_limits(root: Path = Path("/")) -> Limits:
     Args:
         root: Where ``/proc`` and ``/sys`` are.
     """
-    groups = _groups(_read(root / "proc/self/cgroup") or "")
+    groups = _groups(text_of(root / "proc/self/cgroup") or "")
     mount = root / "sys/fs/cgroup"
     cpus: list[float] = []
     memory: list[int] = []
     for folder in _upwards(mount, groups.get("", "/")):
-        cpus += _quota_v2(_read(folder / "cpu.max"))
-        memory += _bytes(_read(folder / "memory.max"))
+        cpus += _quota_v2(text_of(folder / "cpu.max"))
+        memory += _bytes(text_of(folder / "memory.max"))
     for folder in _upwards_v1(mount, "cpu", groups):
-        cpus += _quota_v1(_read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us"))
+        cpus += _quota_v1(text_of(folder / "cpu.cfs_quota_us"), text_of(folder / "cpu.cfs_period_us"))
     for folder in _upwards_v1(mount, "memory", groups):
-        memory += _bytes(_read(folder / "memory.limit_in_bytes"))
+        memory += _bytes(text_of(folder / "memory.limit_in_bytes"))
     return Limits(min(cpus, default=None), min(memory, default=None))
 
 
@@ -72,10 +74,3 @@ def _quota_v1(quota: str | None, period: str | None) -> list[float]:
 
 def _bytes(text: str | None) -> list[int]:
     return [int(text)] if text and text.isdigit() and int(text) < _NO_LIMIT_BYTES else []
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        return None

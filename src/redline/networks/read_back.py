@@ -31,7 +31,7 @@ _NAMES: Mapping[torch.dtype, Precision] = {
 }
 _CONVOLUTIONS = ("conv", "_conv", "mkldnn_conv", "slow_conv", "thnn_conv", "quantized::conv")
 _PRODUCTS = (
-    "mm", "addmm", "bmm", "baddbmm", "addbmm", "matmul", "linear", "addmv", "mv", "einsum", "scaled_dot_product",
+    "addmm", "bmm", "baddbmm", "addbmm", "matmul", "linear", "addmv", "einsum", "scaled_dot_product",
     "_scaled_dot_product", "lstm", "gru", "rnn_", "mkldnn_rnn", "mkldnn_linear", "quantized::linear",
     "_native_multi_head", "tensordot", "inner", "linalg_multi_dot", "chain_matmul", "bilinear", "_trilinear",
 )  # fmt: skip
@@ -117,10 +117,7 @@ def _kind(operation: str) -> str | None:
     name = operation.partition("aten.")[2].partition(".")[0] or operation.replace(".", "::", 1).partition(".")[0]
     if name.startswith(_CONVOLUTIONS):
         return "conv"
-    exact = ("mm", "mv", "bmm")
-    if name in exact or (name.startswith(_PRODUCTS) and name not in exact and not name.startswith(("mm_", "mv_"))):
-        return "product"
-    return None
+    return "product" if name in ("mm", "mv") or name.startswith(_PRODUCTS) else None
 
 
 def _tensors(args: Sequence[Any]) -> list[Tensor]:
