@@ -27,6 +27,7 @@ import redline
 from redline.commands.tune import TUNE, tune
 from redline.core.files import write_whole
 from redline.core.host import available_cores
+from redline.core.plain import to_plain
 from redline.findings.claims import claim_of
 from redline.measurement.environment import fingerprint, noise_check
 
@@ -50,7 +51,7 @@ def main() -> int:
         "variants": list(VARIANTS),
         "neighbour": f"{SHARE:.0%} of each core, in slices of about {1000 * SLICE_S:.0f} ms",
         "redline": redline.__version__,
-        "environment": fingerprint(noise=noise_check()).to_json(),
+        "environment": to_plain(fingerprint(noise=noise_check())),
         "quiet": [],
         "busy": [],
     }

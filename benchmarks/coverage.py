@@ -44,6 +44,7 @@ import numpy as np
 import redline
 from redline.commands.tune import TUNE
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.findings.claims import Claim, claim_of
 from redline.measurement.disturbance import Disturbance, kept_rounds
 from redline.measurement.environment import fingerprint
@@ -431,7 +432,7 @@ def main() -> int:
             "redline": redline.__version__,
             "draws": args.draws,
             "seconds": round(perf_counter() - before, 1),
-            "environment": fingerprint().to_json(),
+            "environment": to_plain(fingerprint()),
             "holds": not missed,
             "cases": found,
         }

@@ -23,6 +23,7 @@ import redline
 from redline.backends import load_backend
 from redline.commands.quantize import QuantizeOptions
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.data.choose import Needs, choose_samples
 from redline.formats.onnx_file import read_onnx
 from redline.measurement.environment import fingerprint, noise_check
@@ -39,7 +40,7 @@ def main() -> int:
     parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    environment = fingerprint(noise=noise_check()).to_json()
+    environment = to_plain(fingerprint(noise=noise_check()))
     with tempfile.TemporaryDirectory() as folder:
         files = make(Path(folder))
         engines = compile_all(files, Path(folder), args.threads)

@@ -69,7 +69,7 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         work = args.work or Path(scratch)
-        environment = fingerprint(noise=noise_check()).to_json()
+        environment = to_plain(fingerprint(noise=noise_check()))
         tuned, verification = tune(work, args.threads)
         entries = [*our_entries(work, args.threads), *peer_entries(work, tuned, args.threads)]
         if args.only:

@@ -18,6 +18,7 @@ from typing import Any
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.findings.claims import claim_of
 from redline.measurement.environment import fingerprint, noise_check
 from redline.study.journal import read_study
@@ -35,7 +36,7 @@ def main() -> int:
         "benchmark": "demo_agreement",
         "command": " ".join(["python", "benchmarks/demo_agreement.py", *sys.argv[1:]]),
         "redline": redline.__version__,
-        "environment": fingerprint(noise=noise_check()).to_json(),
+        "environment": to_plain(fingerprint(noise=noise_check())),
         "runs": [],
     }
     for index in range(args.runs):

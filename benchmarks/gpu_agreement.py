@@ -19,6 +19,7 @@ import numpy as np
 
 import redline
 from redline.core.files import sha256_of, write_whole
+from redline.core.plain import to_plain
 from redline.core.tensor import Array
 from redline.detection.detector import Detector
 from redline.detection.results import Detections
@@ -133,7 +134,7 @@ def main() -> int:
     document = {
         "benchmark": "gpu_agreement",
         "redline": redline.__version__,
-        "environment": fingerprint().to_json(),
+        "environment": to_plain(fingerprint()),
         "saved_sha256": sha256_of(args.saved),
         "model": args.model,
         "windows": len(images),

@@ -26,6 +26,7 @@ from redline.backends import open_engine
 from redline.backends.cuda import Event, Stream
 from redline.core.artifact import Engine
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.measurement.environment import fingerprint
 
 WANTED = 0.95
@@ -47,7 +48,7 @@ def main() -> int:
         "benchmark": "gpu_overlap",
         "command": "python benchmarks/gpu_overlap.py resnet18_fp16.plan resnet18_int8.plan",
         "redline": redline.__version__,
-        "environment": fingerprint().to_json(),
+        "environment": to_plain(fingerprint()),
         "engines": {},
     }
     for path in args.engines:

@@ -39,6 +39,7 @@ import numpy as np
 
 import redline
 from redline.core.files import sha256_of, write_whole
+from redline.core.plain import to_plain
 from redline.core.session import SupportsDeviceTiming
 from redline.measurement.environment import fingerprint, installed, noise_check
 
@@ -78,7 +79,7 @@ class Report:
             "benchmark": "gpu_pipeline",
             "command": "python benchmarks/gpu_pipeline.py",
             "redline": redline.__version__,
-            "environment": fingerprint(noise=noise_check()).to_json(),
+            "environment": to_plain(fingerprint(noise=noise_check())),
             "packages": installed(PACKAGES),
             "settings": {name: getattr(args, name) for name in settings},
             "models": {},

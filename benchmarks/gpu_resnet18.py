@@ -27,6 +27,7 @@ import redline
 from redline.core.artifact import Engine
 from redline.core.errors import WorkerError
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.core.samples import Samples
 from redline.core.tensor import Array
 from redline.data.sources import load_samples
@@ -80,7 +81,7 @@ def main() -> int:
         "command": "python benchmarks/gpu_resnet18.py --model resnet18.onnx --tensorrt-python PYTHON",
         "redline": redline.__version__,
         "gpu": gpu_state(),
-        "environment": fingerprint().to_json(),
+        "environment": to_plain(fingerprint()),
         "versions": versions(args.tensorrt_python),
         "rounds": args.rounds,
         "matrix_rates": matrix_rates(),

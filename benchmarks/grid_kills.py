@@ -20,6 +20,7 @@ from typing import Any
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.measurement.environment import fingerprint
 from redline.study.journal import read_records
 from redline.study.records import CellEnded, WindowMeasured
@@ -67,7 +68,7 @@ def main() -> int:
         "benchmark": "grid_kills",
         "command": "python benchmarks/grid_kills.py",
         "redline": redline.__version__,
-        "environment": fingerprint().to_json(),
+        "environment": to_plain(fingerprint()),
         "killed_after_s": killed_after_s,
         "exit_code": finished.returncode,
         "seconds": time.monotonic() - started,

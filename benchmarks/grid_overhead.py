@@ -47,7 +47,7 @@ def main() -> int:
         "benchmark": "grid_overhead",
         "command": "python benchmarks/grid_overhead.py",
         "settings": to_plain(config),
-        "environment": fingerprint().to_json(),
+        "environment": to_plain(fingerprint()),
         "median_call_s": {row.cell: row.time_s for row in study.rows},
         "wall_s": wall_s,
         "measured_s": measured_s,

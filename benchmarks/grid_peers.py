@@ -31,6 +31,7 @@ from peers.grid_tools import PACKAGES, SIZE_PX, TOOLS, Job, Tool
 
 import redline
 from redline.core.files import sha256_of, write_whole
+from redline.core.plain import to_plain
 from redline.measurement.environment import fingerprint, noise_check
 
 HERE = Path(__file__).resolve().parent
@@ -72,7 +73,7 @@ def measure_all(args: argparse.Namespace) -> dict[str, Any]:
     work = args.work.resolve()
     # Not resolved: the interpreter of a virtual environment is a link, and knows its environment by its path.
     interpreters = {name: getattr(args, name).absolute() for name in PACKAGES}
-    environment = kept(work / "environment.json", lambda: fingerprint(noise=noise_check()).to_json())
+    environment = kept(work / "environment.json", lambda: to_plain(fingerprint(noise=noise_check())))
     model = kept(work / "model.json", lambda: prepare(work))
     optimum = interpreters["optimum_benchmark"]
     hub = kept(work / "hub.json", lambda: hub_folder(work, optimum)) if optimum.exists() else {}

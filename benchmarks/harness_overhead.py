@@ -16,6 +16,7 @@ from time import get_clock_info
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.measurement.environment import fingerprint, noise_check
 from redline.measurement.latency import clock_resolution_s, harness_overhead_s
 
@@ -28,7 +29,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=100_000)
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    environment = fingerprint(noise=noise_check()).to_json()
+    environment = to_plain(fingerprint(noise=noise_check()))
     overheads = [harness_overhead_s(calls=args.calls) for _ in range(args.repeats)]
     resolutions = [clock_resolution_s() for _ in range(args.repeats)]
     document = {

@@ -67,7 +67,7 @@ def main() -> int:
         "settings": to_plain(config),
         "delay": DELAY,
         "redline": redline.__version__,
-        "environment": fingerprint(noise=noise_check()).to_json(),
+        "environment": to_plain(fingerprint(noise=noise_check())),
     }
     cells: list[dict[str, Any]] = []
     for run in range(args.runs):

@@ -31,6 +31,7 @@ from merge_simulation import CELLS, GLANDS, JITTER_PX, VISIBLE, WINDOW_PX, Scene
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.measurement.environment import PACKAGES, fingerprint, installed, noise_check
 from scale.merging import MergeSettings, Method, merge
 
@@ -63,7 +64,7 @@ OURS: tuple[tuple[str, Method, MergeSettings], ...] = (
 
 def main() -> int:
     args = arguments()
-    environment = fingerprint(noise=noise_check()).to_json()
+    environment = to_plain(fingerprint(noise=noise_check()))
     with tempfile.TemporaryDirectory() as folder:
         quality = list(simulated(args, Path(folder))) if "quality" in args.parts else []
         speed = list(timed(args, Path(folder))) if "speed" in args.parts else []

@@ -45,6 +45,7 @@ import numpy as np
 import redline
 from redline.core.files import sha256_of, write_whole
 from redline.core.host import cpu_info
+from redline.core.plain import to_plain
 from redline.loadtesting.usage import rss_bytes
 from redline.measurement.environment import fingerprint, installed, noise_check
 from scale.models.opening import open_model
@@ -93,7 +94,7 @@ def main() -> int:
         "benchmark": "pipeline",
         "command": "python benchmarks/pipeline.py",
         "redline": redline.__version__,
-        "environment": fingerprint(noise=noise).to_json(),
+        "environment": to_plain(fingerprint(noise=noise)),
         "packages": installed(PACKAGES),
         "model": {"name": args.model.name, "sha256": sha256_of(args.model)},
         "settings": {name: getattr(args, name) for name in SETTINGS},

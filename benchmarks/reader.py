@@ -35,6 +35,7 @@ from tests.scale.slides_tools import REAL_SVS, make_pyramid
 
 import redline
 from redline.core.files import whole_file, write_whole
+from redline.core.plain import to_plain
 from redline.core.tensor import Array
 from redline.measurement.environment import fingerprint, installed, noise_check
 from scale.slides.cache import TileCache
@@ -199,7 +200,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="keeps the large slide")
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    environment = fingerprint(noise=noise_check()).to_json()
+    environment = to_plain(fingerprint(noise=noise_check()))
     slides = {f"synthetic {args.side}x{args.side}": synthetic(args.folder, args.side), REAL_SVS.name: REAL_SVS}
     results: dict[str, list[dict[str, Any]]] = {}
     for title, slide in slides.items():

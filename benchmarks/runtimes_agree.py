@@ -46,6 +46,7 @@ from redline.backends import load_backend
 from redline.commands.export import export
 from redline.core.artifact import OnnxModel
 from redline.core.files import sha256_of, write_whole
+from redline.core.plain import to_plain
 from redline.core.tensor import Array
 from redline.detection.detector import Detector
 from redline.detection.nms import MAX_DETECTIONS
@@ -100,7 +101,7 @@ def main() -> int:
         "benchmark": "runtimes_agree",
         "command": "python benchmarks/runtimes_agree.py",
         "redline": redline.__version__,
-        "environment": fingerprint().to_json(),
+        "environment": to_plain(fingerprint()),
         "packages": installed(("ultralytics", "torch", "onnxruntime", "openvino", "numpy", "opencv-python-headless")),
         "settings": {
             "slide": {"name": SLIDE.name, "sha256": sha256_of(SLIDE)},

@@ -24,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import redline
 import scale
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.measurement.environment import fingerprint
 
 SLIDE = Path(scale.__file__).parent / "assets" / "cmu_small_region.svs"
@@ -76,7 +77,7 @@ def main() -> int:
         "benchmark": "scale_kills",
         "command": "python benchmarks/scale_kills.py",
         "redline": redline.__version__,
-        "environment": fingerprint().to_json(),
+        "environment": to_plain(fingerprint()),
         "strips": strips,
         "kills": killed,
         "uninterrupted_s": run_s,

@@ -35,6 +35,7 @@ import psutil
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.measurement.environment import fingerprint, noise_check
 
 HERE = Path(__file__).resolve().parent
@@ -138,7 +139,7 @@ def main() -> int:
         "benchmark": "serve",
         "command": f"python benchmarks/serve.py --rounds {args.rounds} --seconds {args.seconds:g}",
         "redline": redline.__version__,
-        "environment": fingerprint(noise=noise_check()).to_json(),
+        "environment": to_plain(fingerprint(noise=noise_check())),
         "connections": CONNECTIONS,
         "models": {},
     }

@@ -24,6 +24,7 @@ import orjson
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.core.tensor import Array, Signature, TensorSpec
 from redline.measurement.environment import fingerprint, noise_check
 from redline.serving.limits import Limits
@@ -91,7 +92,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    environment = fingerprint(noise=noise_check()).to_json()
+    environment = to_plain(fingerprint(noise=noise_check()))
     image = np.random.default_rng(0).standard_normal(SHAPE).astype(np.float32)
     results: dict[str, Any] = {}
     for name, body in bodies(image).items():

@@ -28,6 +28,7 @@ import serve as bench
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.loadtesting.arrivals import schedule
 from redline.loadtesting.generators import open_generator
 from redline.loadtesting.job import Job, Parcel
@@ -48,7 +49,7 @@ def main() -> int:
     parser.add_argument("--runner", default="granian", choices=["granian", "waitress"])
     parser.add_argument("-o", "--out", type=Path)
     args = parser.parse_args()
-    environment = fingerprint(noise=noise_check()).to_json()
+    environment = to_plain(fingerprint(noise=noise_check()))
     with tempfile.TemporaryDirectory() as scratch:
         found = soak(args, Path(scratch))
     document = {

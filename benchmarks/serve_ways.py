@@ -21,6 +21,7 @@ import serve as bench
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.measurement.environment import fingerprint, noise_check
 
 DEFAULT = "runs at once, 1 thread each"
@@ -43,7 +44,7 @@ def main() -> int:
         "benchmark": "serve_ways",
         "command": "python benchmarks/serve_ways.py",
         "redline": redline.__version__,
-        "environment": fingerprint(noise=noise_check()).to_json(),
+        "environment": to_plain(fingerprint(noise=noise_check())),
         "seconds": args.seconds,
     }
     cores = os.sched_getaffinity(0)

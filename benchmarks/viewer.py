@@ -29,6 +29,7 @@ import numpy as np
 
 import redline
 from redline.core.files import write_whole
+from redline.core.plain import to_plain
 from redline.detection.results import Detections
 from redline.measurement.environment import fingerprint, noise_check
 from redline.serving.limits import Limits
@@ -119,7 +120,7 @@ def main() -> int:
         "benchmark": "viewer",
         "command": " ".join(["python", "benchmarks/viewer.py", *sys.argv[1:]]),
         "redline": redline.__version__,
-        "environment": fingerprint(noise=noise_check()).to_json(),
+        "environment": to_plain(fingerprint(noise=noise_check())),
         "boxes": args.boxes,
         "slide_px": args.side,
         "limit_ms": LIMIT_MS,

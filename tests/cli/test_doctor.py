@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from redline.cli.doctor import doctor_command, machine_lines
+from redline.core.plain import to_plain
 from redline.diagnosis import diagnose as subject
 from redline.diagnosis.answers import answer
 from redline.diagnosis.diagnose import NEEDS_GPU, Diagnosis, Probed, abilities, diagnose, run_probe
@@ -28,7 +29,7 @@ def test_every_subject_has_a_probe():
 def test_what_works_is_ok_and_the_document_is_json():
     diagnosis = diagnose(prober=working)
     assert {finding.status for finding in diagnosis.findings} == {"ok"}
-    document = json.loads(json.dumps(diagnosis.to_json(), allow_nan=False))
+    document = to_plain(diagnosis)
     assert document["gpus"] == ["NVIDIA X, compute capability 9.0, driver 580.95"]
     assert document["findings"][1]["version"] == "1.2.3"
     assert any("cores usable" in line for line in machine_lines(diagnosis))

@@ -334,7 +334,7 @@ def test_redline_serve_opens_the_repository(tmp_path: Path, model: Path) -> None
 
     made = make_server(tmp_path / "r")
     try:
-        assert {row["name"] for row in made.models()} == {"a", "b"}
+        assert {row.name for row in made.models()} == {"a", "b"}
     finally:
         made.close()
 

@@ -54,8 +54,8 @@ def test_a_file_is_served_under_its_name(onnx_file: Path) -> None:
         assert status == 200
         assert answer["outputs"][0]["shape"] == [1, 5]
         (row,) = one.models()
-        assert (row["name"], row["version"], row["precision"], row["backend"]) == ("digits", "1", "fp32", "onnxruntime")
-        assert row["max_batch"] == 1
+        assert (row.name, row.version, row.precision, row.backend) == ("digits", "1", "fp32", "onnxruntime")
+        assert row.max_batch == 1
         assert one.app.test_client().get("/v2/models/digits").get_json()["name"] == "digits"
 
 
@@ -65,7 +65,7 @@ def test_several_models_and_a_repository(onnx_file: Path, tmp_path: Path) -> Non
         shutil.copy(onnx_file, tmp_path / "models" / name / "model.onnx")
     (tmp_path / "models" / "broken" / "1" / "model.onnx").write_bytes(b"nonsense")
     with made([f"c={onnx_file}", tmp_path / "models"]) as one:
-        assert {(row["name"], row["version"]) for row in one.models()} == {("a", "2"), ("b", "7"), ("c", "1")}
+        assert {(row.name, row.version) for row in one.models()} == {("a", "2"), ("b", "7"), ("c", "1")}
         assert any(note.startswith("broken 1 is not served: ") for note in one.notes)
 
 
@@ -88,14 +88,14 @@ def test_a_repository_is_looked_at_again(onnx_file: Path, tmp_path: Path) -> Non
 )
 def test_requests_are_put_together_where_asked(onnx_file: Path, options: dict[str, Any], expected: int) -> None:
     with made(onnx_file, **options) as one:
-        assert one.models()[0]["max_batch"] == expected
+        assert one.models()[0].max_batch == expected
 
 
 @pytest.mark.parametrize("name", ["q", ""])
 def test_a_shadow_answers_too(onnx_file: Path, tmp_path: Path, name: str) -> None:
     other = conv_model(tmp_path / "other.onnx", seed=1)
     with made(f"q={onnx_file}", shadows={name: other}, shadow_rate=1.0) as one:
-        assert one.models()[0]["shadow"]
+        assert one.models()[0].shadow
         get(one, "/v2/models/q/infer", method="POST", body=json.dumps(IMAGE).encode())
         text = b""
         while b'redline_shadow_requests_total{model="q",reference="other.onnx"} 1.0' not in text:
@@ -126,7 +126,7 @@ def test_serve_says_where_it_is_and_ends_when_told(onnx_file: Path, runner: str)
     (ready,) = readies
     assert (ready.runner, ready.warnings) == (runner, ())
     assert request(int(ready.url.rpartition(":")[2]), "GET", "/v2/models/digits/ready")[0] == 200
-    assert [model["name"] for model in ready.to_json()["models"]] == ["digits"]
+    assert [model.name for model in ready.models] == ["digits"]
     stop.set()
     thread.join(TIMEOUT_S)
     assert ended == [True]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from redline.core.plain import from_plain, to_line
 from redline.measurement.disturbance import steal_share
 from redline.measurement.environment import (
     Environment,
@@ -40,9 +41,9 @@ def tree(root: Path, **files: str) -> Path:
 
 def test_this_machine_and_back_through_json():
     here = fingerprint(noise=judge_noise(0.02, 0.0))
-    value = json.loads(json.dumps(here.to_json(), allow_nan=False))
-    assert Environment.from_json(value) == here
-    assert comparable(here, Environment.from_json(value)) == []
+    value = json.loads(to_line(here))
+    assert from_plain(Environment, value, where="here") == here
+    assert comparable(here, from_plain(Environment, value, where="here")) == []
     assert here.cores_available >= 1
     assert here.memory_bytes > 1 << 28
     assert {"numpy", "redline"} <= set(here.versions)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from redline.backends.nvidia import device_count
+from redline.core.plain import to_plain
 from redline.measurement import gpu_state
 
 
@@ -83,7 +84,7 @@ def test_a_state_names_what_holds_the_clock_down_and_leaves_out_what_is_not_told
         temperature_c=45,
         throttle=("sw_power_cap", "sw_thermal_slowdown"),
     )
-    assert found.to_json()["throttle"] == ["sw_power_cap", "sw_thermal_slowdown"]
+    assert to_plain(found)["throttle"] == ["sw_power_cap", "sw_thermal_slowdown"]
     nvml.bits = 0x3
     assert gpu_state.state() is not None
     assert gpu_state.state().throttle == ()  # type: ignore[union-attr]

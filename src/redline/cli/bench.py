@@ -58,28 +58,29 @@ def bench_command(
     from redline.core.errors import InputError
     from redline.study.config import StudyConfig, parse_image_size
 
-    flags = {
-        "models": tuple(models or ()),
-        "backends": tuple(backend or ()),
-        "precisions": tuple(precision or ()),
-        "devices": tuple(device or ()),
-        "loaders": tuple(loader.split(",")) if loader else (),
-        "batches": parse_sizes(batch, "batch") if batch else (),
-        "sizes": tuple(parse_image_size(one) for one in size.split(",")) if size else (),
-        "data": str(data) if data else None,
-        "baseline": baseline,
-        "warmup_s": warmup,
-        "window_s": duration,
-        "rounds": rounds,
-        "repeats": repeats,
-        "confirm": confirm,
-        "cell_timeout_s": timeout,
-        "threads": threads,
-        "seed": seed,
-        "interpreters": tuple(_interpreter(one) for one in interpreter or ()),
-    }
     nothing = StudyConfig(models=("",))
-    grid = values_of(nothing, config, flags)
+    grid = values_of(
+        nothing,
+        config,
+        models=tuple(models or ()),
+        backends=tuple(backend or ()),
+        precisions=tuple(precision or ()),
+        devices=tuple(device or ()),
+        loaders=tuple(loader.split(",")) if loader else (),
+        batches=parse_sizes(batch, "batch") if batch else (),
+        sizes=tuple(parse_image_size(one) for one in size.split(",")) if size else (),
+        data=str(data) if data else None,
+        baseline=baseline,
+        warmup_s=warmup,
+        window_s=duration,
+        rounds=rounds,
+        repeats=repeats,
+        confirm=confirm,
+        cell_timeout_s=timeout,
+        threads=threads,
+        seed=seed,
+        interpreters=tuple(_interpreter(one) for one in interpreter or ()),
+    )
     if grid.models == nothing.models:
         raise InputError("got no model; name one, or a study by --config studies/resnet18.toml")
     if dry_run:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from redline.core.errors import InputError
+from redline.core.plain import to_plain
 
 if TYPE_CHECKING:
     from redline.study.config import StudyConfig
@@ -28,9 +29,9 @@ JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON document 
 QuietFlag = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
-def print_json(value: Any) -> None:
-    """Print one JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, allow_nan=False) + "\n")
+def print_json(value: object) -> None:
+    """Print a record, or plain values, as one JSON document on stdout."""
+    sys.stdout.write(json.dumps(to_plain(value), indent=2, allow_nan=False) + "\n")
 
 
 def progress(*, quiet: bool) -> Progress:
@@ -83,7 +84,7 @@ def listening(title: str, *, quiet: bool) -> Iterator[Callable[[str, float, floa
         yield listener
 
 
-def study_values(defaults: StudyConfig, file: Path | None, flags: Mapping[str, object]) -> StudyConfig:
+def study_values(defaults: StudyConfig, file: Path | None, **flags: object) -> StudyConfig:
     """The defaults with what a study's file says, and with the flags that were given before it.
 
     Raises:
@@ -92,7 +93,7 @@ def study_values(defaults: StudyConfig, file: Path | None, flags: Mapping[str, o
     from redline.study.config import read_config
 
     values = read_config(file) if file else {}
-    values |= {key: value for key, value in flags.items() if value is not None and value != ()}
+    values |= {key: value for key, value in flags.items() if value not in (None, ())}
     return replace(defaults, **values)  # type: ignore[arg-type]
 
 

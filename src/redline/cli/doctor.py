@@ -31,7 +31,7 @@ def doctor_command(as_json: JsonFlag = False) -> None:
 
     diagnosis = doctor()
     if as_json:
-        print_json(diagnosis.to_json())
+        print_json(diagnosis)
     else:
         _print(diagnosis)
 

@@ -58,7 +58,19 @@ def export_command(
             torchscript=torchscript,
         )
     if as_json:
-        print_json(_as_json(result))
+        print_json(
+            {
+                "out": result.model.path,
+                "sha256": result.model.sha256,
+                "size_bytes": result.model.size_bytes,
+                "opset": result.model.opset,
+                "signature": result.model.signature,
+                "max_abs_difference": result.max_abs_difference,
+                "batch_sizes": result.batch_sizes,
+                "notes": result.notes,
+                "torchscript": str(result.torchscript) if result.torchscript else None,
+            }
+        )
     else:
         _show(result)
 
@@ -83,20 +95,6 @@ def _parse_batch(text: str) -> Literal["dynamic"] | int:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"got batch {text!r}, expected 'dynamic' or a number of at least 1")
     return int(text)
-
-
-def _as_json(result: Exported) -> dict[str, Any]:
-    return {
-        "out": str(result.model.path),
-        "sha256": result.model.sha256,
-        "size_bytes": result.model.size_bytes,
-        "opset": result.model.opset,
-        "signature": result.model.signature.to_json(),
-        "max_abs_difference": result.max_abs_difference,
-        "batch_sizes": list(result.batch_sizes),
-        "notes": list(result.notes),
-        "torchscript": str(result.torchscript) if result.torchscript else None,
-    }
 
 
 def _show(result: Exported) -> None:

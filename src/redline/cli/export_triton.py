@@ -10,7 +10,7 @@ import typer
 from redline.cli.common import JsonFlag, QuietFlag, console, print_json, progress
 
 if TYPE_CHECKING:
-    from redline.commands.export_triton import ExportedModel, TritonExport
+    from redline.commands.export_triton import TritonExport
 
 
 def export_triton_command(
@@ -58,35 +58,29 @@ def export_triton_command(
             kserve=kserve,
         )
     if as_json:
-        print_json(_as_json(result))
+        print_json(
+            {
+                "repository": result.repository,
+                "models": [
+                    {
+                        "name": one.prepared.model.name,
+                        "version": one.added.version,
+                        "folder": one.added.folder,
+                        "backend": one.prepared.model.backend,
+                        "max_batch": one.prepared.model.max_batch,
+                        "instances": one.prepared.model.scheduling.instances,
+                        "kind": one.prepared.model.scheduling.kind,
+                        **{name: one.prepared.files.about[name] for name in ("precision", "source", "sha256")},
+                        "signature": one.prepared.model.signature,
+                    }
+                    for one in result.models
+                ],
+                "files": result.files,
+                "notes": result.notes,
+            }
+        )
     else:
         _show(result)
-
-
-def _as_json(result: TritonExport) -> dict[str, Any]:
-    return {
-        "repository": str(result.repository),
-        "models": [_model_json(one) for one in result.models],
-        "files": [str(path) for path in result.files],
-        "notes": list(result.notes),
-    }
-
-
-def _model_json(exported: ExportedModel) -> dict[str, Any]:
-    model, about = exported.prepared.model, exported.prepared.files.about
-    return {
-        "name": model.name,
-        "version": exported.added.version,
-        "folder": str(exported.added.folder),
-        "backend": model.backend,
-        "max_batch": model.max_batch,
-        "instances": model.scheduling.instances,
-        "kind": model.scheduling.kind,
-        "precision": about["precision"],
-        "source": about["source"],
-        "sha256": about["sha256"],
-        "signature": model.signature.to_json(),
-    }
 
 
 def _show(result: TritonExport) -> None:

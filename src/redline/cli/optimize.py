@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.filesize import decimal
@@ -14,7 +14,7 @@ from redline.cli.common import JsonFlag, QuietFlag, console, print_json, progres
 from redline.core.errors import InputError
 
 if TYPE_CHECKING:
-    from redline.transforms.optimize import Optimized, PassOutcome
+    from redline.transforms.optimize import PassOutcome
 
 _STYLES = {"changed": "green", "nothing to do": "dim", "failed": "red", "reverted": "yellow"}
 
@@ -52,7 +52,14 @@ def optimize_command(
         bar.add_task("passes", total=None)
         result = optimize(model, out, passes=passes or None, data=data, atol=atol, rtol=rtol)
     if as_json:
-        print_json(_as_json(result))
+        print_json(
+            {
+                "out": result.model.path,
+                "sha256": result.model.sha256,
+                "size_bytes": result.model.size_bytes,
+                "passes": result.outcomes,
+            }
+        )
         return
     console.print(_table(result.outcomes))
     console.print(f"wrote {out} ({decimal(result.model.size_bytes)})", markup=False, soft_wrap=True)
@@ -88,14 +95,3 @@ def _table(outcomes: tuple[PassOutcome, ...]) -> Table:
         nodes = f"{outcome.nodes_before} → {outcome.nodes_after}"
         table.add_row(escape(outcome.name), text, nodes, f"{outcome.seconds:.1f}")
     return table
-
-
-def _as_json(result: Optimized) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "out": str(result.model.path),
-        "sha256": result.model.sha256,
-        "size_bytes": result.model.size_bytes,
-        "passes": [asdict(outcome) for outcome in result.outcomes],
-    }

@@ -13,7 +13,6 @@ from redline.cli.common import JsonFlag, QuietFlag, console, print_json, progres
 
 if TYPE_CHECKING:
     from redline.commands.quantize import Quantized
-    from redline.core.artifact import OnnxModel
 
 _SHOWN_LAYERS = 12
 
@@ -77,7 +76,29 @@ def quantize_command(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if as_json:
-        print_json(_as_json(result))
+        print_json(
+            {
+                **{
+                    name: {
+                        "path": model.path,
+                        "sha256": model.sha256,
+                        "size_bytes": model.size_bytes,
+                        "precision": model.precision,
+                        "layers": model.layers.counts,
+                    }
+                    for name, model in (("before", result.source), ("after", result.model))
+                },
+                "samples": result.samples,
+                "skipped": result.skipped,
+                "kept": result.kept,
+                "tried": [
+                    {"kept": one.kept, "passed": one.result.passed, "reason": one.result.reason} for one in result.tried
+                ],
+                "layers": result.errors,
+                "suggested": result.suggested,
+                "expectation": result.expectation,
+            }
+        )
     else:
         _show(result, report=report)
 
@@ -121,32 +142,3 @@ def _show_errors(result: Quantized) -> None:
     advice = " ".join(f"--keep {name}" for name in result.suggested)
     told = f"leave in float: {advice}" if advice else "no layer stands out; none needs to be left in float"
     console.print(told, markup=False, soft_wrap=True)
-
-
-def _as_json(result: Quantized) -> dict[str, Any]:
-    return {
-        "before": _file_json(result.source),
-        "after": _file_json(result.model),
-        "samples": result.samples,
-        "skipped": result.skipped,
-        "kept": list(result.kept),
-        "tried": [
-            {"kept": list(one.kept), "passed": one.result.passed, "reason": one.result.reason} for one in result.tried
-        ],
-        "layers": [
-            {"node": e.node, "op": e.op, "output_snr_db": e.output_snr_db, "local_snr_db": e.local_snr_db}
-            for e in result.errors
-        ],
-        "suggested": list(result.suggested),
-        "expectation": result.expectation,
-    }
-
-
-def _file_json(model: OnnxModel) -> dict[str, Any]:
-    return {
-        "path": str(model.path),
-        "sha256": model.sha256,
-        "size_bytes": model.size_bytes,
-        "precision": model.precision,
-        "layers": [list(pair) for pair in model.layers.counts],
-    }

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 
 from redline.cli.common import JsonFlag, console, error_console
+from redline.core.plain import to_plain
 
 if TYPE_CHECKING:
     from redline.commands.serve import Ready
@@ -90,7 +91,7 @@ def serve_command(
         for warning in ready.warnings:
             error_console.print(f"[bold red]WARNING:[/] {escape(warning)}", soft_wrap=True)
         if json:
-            sys.stdout.write(json_.dumps(ready.to_json()) + "\n")
+            sys.stdout.write(json_.dumps(to_plain(ready)) + "\n")
             sys.stdout.flush()
         elif not quiet:
             _print(ready)
@@ -125,10 +126,10 @@ def _bytes(text: str) -> int:
 
 def _print(ready: Ready) -> None:
     for model in ready.models:
-        told = f"{model['name']} version {model['version']}: {model['precision']} on {model['backend']}"
-        batch = f", batches of up to {model['max_batch']}" if model["max_batch"] > 1 else ""
-        shadow = ", with a shadow" if model["shadow"] else ""
-        console.print(f"{told}, {model['runs']} at once{batch}{shadow}", markup=False, soft_wrap=True)
+        told = f"{model.name} version {model.version}: {model.precision} on {model.backend}"
+        batch = f", batches of up to {model.max_batch}" if model.max_batch > 1 else ""
+        shadow = ", with a shadow" if model.shadow else ""
+        console.print(f"{told}, {model.runs} at once{batch}{shadow}", markup=False, soft_wrap=True)
     for note in ready.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     console.print(f"Serving at [bold]{ready.url}[/] (a page for trying it out; Ctrl-C ends it)", soft_wrap=True)

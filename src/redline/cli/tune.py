@@ -55,28 +55,29 @@ def tune_command(
     from redline.commands.tune import dry_run as plan
     from redline.core.errors import InputError
 
-    flags = {
-        "models": (model,) if model else (),
-        "data": str(data) if data else None,
-        "labels": str(labels) if labels else None,
-        "devices": (device,) if device else (),
-        "batches": parse_sizes(batch, "batch") if batch else (),
-        "objective": objective,
-        "max_accuracy_drop": max_accuracy_drop,
-        "min_agreement": min_agreement,
-        "threads": threads,
-        "weights": weights,
-        "sizes": (parse_size(size),) if size else (),
-        "variants": tuple(variant or ()),
-        "repeats": repeats,
-        "confirm": confirm,
-        "rounds": rounds,
-        "window_s": window,
-        "samples": samples,
-        "method": method,
-        "seed": seed,
-    }
-    study = values_of(TUNE, config, flags)
+    study = values_of(
+        TUNE,
+        config,
+        models=(model,) if model else (),
+        data=str(data) if data else None,
+        labels=str(labels) if labels else None,
+        devices=(device,) if device else (),
+        batches=parse_sizes(batch, "batch") if batch else (),
+        objective=objective,
+        max_accuracy_drop=max_accuracy_drop,
+        min_agreement=min_agreement,
+        threads=threads,
+        weights=weights,
+        sizes=(parse_size(size),) if size else (),
+        variants=tuple(variant or ()),
+        repeats=repeats,
+        confirm=confirm,
+        rounds=rounds,
+        window_s=window,
+        samples=samples,
+        method=method,
+        seed=seed,
+    )
     if study.models == TUNE.models or len(study.models) != 1:
         raise InputError(f"got {len(study.models) if study.models != TUNE.models else 'no'} models, expected one MODEL")
     if dry_run:

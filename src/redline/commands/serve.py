@@ -100,6 +100,20 @@ class ServeOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ServedVersion:
+    """One version of a model that a server has; ``runs`` is how many calls it answers at once."""
+
+    name: str
+    version: str
+    precision: str
+    backend: str
+    size_bytes: int
+    runs: int
+    max_batch: int
+    shadow: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Made:
     """A server that does not listen yet.
 
@@ -115,23 +129,29 @@ class Made:
     notes: tuple[str, ...]
     close: Callable[[], None]
 
-    def models(self) -> list[dict[str, Any]]:
-        """What it serves: one JSON value for each version."""
+    def models(self) -> tuple[ServedVersion, ...]:
+        """What it serves."""
         served = self.server.models
-        rows = []
+        rows: list[ServedVersion] = []
         for name in served.names:
             try:
                 versions = [served.get(name, number) for number in served.versions(name)]
             except RequestError:  # unloaded meanwhile
                 continue
-            for version in versions:
-                loaded = version.loaded
-                row = {"name": name, "version": version.number, "precision": loaded.precision}
-                shadow = self.server.shadows.get(name)
-                more = {"backend": loaded.backend, "size_bytes": loaded.size_bytes, "runs": len(loaded.runs)}
-                more["max_batch"] = version.batching.max_rows if version.batching else 1
-                rows.append({**row, **more, "shadow": shadow is not None})
-        return rows
+            rows += [
+                ServedVersion(
+                    name=name,
+                    version=version.number,
+                    precision=version.loaded.precision,
+                    backend=version.loaded.backend,
+                    size_bytes=version.loaded.size_bytes,
+                    runs=len(version.loaded.runs),
+                    max_batch=version.batching.max_rows if version.batching else 1,
+                    shadow=self.server.shadows.get(name) is not None,
+                )
+                for version in versions
+            ]
+        return tuple(rows)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +162,7 @@ class Ready:
         url: Where.
         pid: The process to send SIGTERM to.
         runner: What serves.
-        models: One JSON value for each version.
+        models: Each version.
         notes: What the user should know.
         warnings: What the user should change.
     """
@@ -150,14 +170,9 @@ class Ready:
     url: str
     pid: int
     runner: str
-    models: list[dict[str, Any]]
+    models: tuple[ServedVersion, ...]
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """One JSON value."""
-        named = {"url": self.url, "pid": self.pid, "runner": self.runner, "models": self.models}
-        return {**named, "notes": list(self.notes), "warnings": list(self.warnings)}
 
 
 def serve(

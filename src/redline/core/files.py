@@ -23,7 +23,7 @@ def sha256_of(path: Path) -> str:
 
 
 def text_of(path: Path) -> str | None:
-    """The text of a file that may not be there, such as one of ``/proc``, without blanks around it; None for nothing."""
+    """The text of a file that may not be there, such as one of ``/proc``, stripped; None where there is none."""
     try:
         return path.read_text().strip() or None
     except (OSError, UnicodeDecodeError):

@@ -9,9 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Literal
 
 from redline.diagnosis.answers import MARK, Answer
 from redline.diagnosis.subjects import SUBJECTS, Group, Subject
@@ -62,16 +62,6 @@ class Diagnosis:
     gpus: tuple[str, ...]
     abilities: tuple[Ability, ...]
     findings: tuple[Diagnosed, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """One JSON document."""
-        return {
-            "environment": self.environment.to_json(),
-            "cores_usable": self.cores_usable,
-            "gpus": list(self.gpus),
-            "abilities": [asdict(ability) for ability in self.abilities],
-            "findings": [asdict(finding) for finding in self.findings],
-        }
 
 
 @dataclass(frozen=True, slots=True)

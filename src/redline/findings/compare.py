@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from statistics import median
 
 from redline.core.errors import InputError
-from redline.core.plain import Json, to_plain
+from redline.core.plain import Json, JsonObject, to_plain
 from redline.findings.claims import Claim, judge
 from redline.findings.conditions import Difference, conditions_of, differences_of, same_machine
 from redline.findings.wording import cells, names, unique
@@ -98,14 +98,11 @@ class Comparison:
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Json]:
+    def to_json(self) -> JsonObject:
         """A JSON value."""
         lists = {name: list(getattr(self, name)) for name in ("only_before", "only_after", "notes", "warnings")}
-        return {
-            "differences": [asdict(difference) for difference in self.differences],
-            "cells": [change.to_json() for change in self.cells],
-            **lists,
-        }
+        cells = [change.to_json() for change in self.cells]
+        return {"differences": to_plain(self.differences), "cells": cells, **lists}
 
 
 def compare_studies(before: Study, after: Study) -> Comparison:

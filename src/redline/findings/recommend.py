@@ -104,8 +104,8 @@ def _decide(level: Sequence[Row]) -> tuple[Row, str | None]:
     order = sorted(level, key=rank)
     if len(order) == 1:
         return order[0], None
-    decided = next(why for why, mine, other in zip(_WHY, rank(order[0]), rank(order[1]), strict=True) if mine != other)
-    return order[0], decided
+    told = zip(_WHY, rank(order[0]), rank(order[1]), strict=True)
+    return order[0], next((why for why, mine, other in told if mine != other), _WHY[-1])
 
 
 def _least(rows: Sequence[Row], objective: str) -> Choice:

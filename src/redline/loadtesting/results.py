@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from redline.core.errors import ArtifactError
 from redline.core.files import write_whole
+from redline.core.plain import from_plain, to_plain
 from redline.measurement.environment import Environment
 
 FORMAT = 1
@@ -213,7 +214,7 @@ class LoadTest:
         return {
             "format": FORMAT,
             **values,
-            "environment": self.environment.to_json(),
+            "environment": to_plain(self.environment),
             "slo_ms": self.slo_ms,
             "targets": [asdict(target) for target in self.targets],
             "body": asdict(self.body),
@@ -228,7 +229,7 @@ class LoadTest:
         agreement = value.get("agreement")
         return cls(
             **{name: value[name] for name in ("redline", "created", "command", "tool", "seed", "slo_ms")},
-            environment=Environment.from_json(value["environment"]),
+            environment=from_plain(Environment, value["environment"], where="environment"),
             targets=tuple(Target(**target) for target in value["targets"]),
             body=Body(**value["body"]),
             points=tuple(Point.from_json(point) for point in value["points"]),

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -97,19 +97,6 @@ class Environment:
     turbo: bool | None = None
     frequency_hz: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in a result file."""
-        value = asdict(self)
-        return {**value, "flags": list(self.flags), "load_average": list(self.load_average)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Environment:
-        """The inverse of :meth:`to_json`; what another version wrote besides is left out."""
-        known = {name: value[name] for name in cls.__dataclass_fields__ if name in value}
-        noise = known.get("noise")
-        lists = {name: tuple(known[name]) for name in ("flags", "load_average")}
-        return cls(**{**known, **lists, "noise": Noise(**noise) if noise else None})
 
 
 def fingerprint(*, root: Path = Path("/"), noise: Noise | None = None) -> Environment:

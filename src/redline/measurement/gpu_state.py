@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import importlib
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -42,10 +42,6 @@ class GpuState:
     power_w: float | None
     temperature_c: int | None
     throttle: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "throttle": list(self.throttle)}
 
 
 def state(device: int = 0) -> GpuState | None:

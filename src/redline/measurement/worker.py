@@ -104,12 +104,11 @@ class Worker:
         self._noting_peak: Callable[[], AbstractContextManager[None]] = self._watch.noting_peak
         try:
             with self._watch.polling():
-                loaded = self._child.ask("load", source.factory, dict(source.arguments))
+                loaded: tuple[Signature, float] = self._child.ask("load", source.factory, dict(source.arguments))
         except BaseException:
             self.close()
             raise
-        self.signature: Signature = loaded["signature"]
-        self.load_s: float = loaded["load_s"]
+        self.signature, self.load_s = loaded
 
     def __call__(self, inputs: Mapping[str, Array], /) -> dict[str, Array]:
         """Run once in the worker."""
@@ -370,10 +369,10 @@ class _Server:
     def invoke(self, factory: str, arguments: Mapping[str, Any]) -> Any:
         return _function(factory)(**arguments)
 
-    def load(self, factory: str, arguments: Mapping[str, Any]) -> dict[str, object]:
+    def load(self, factory: str, arguments: Mapping[str, Json]) -> tuple[Signature, float]:
         before = perf_counter()
         self._session = self.invoke(factory, arguments)
-        return {"signature": self.session.signature, "load_s": perf_counter() - before}
+        return self.session.signature, perf_counter() - before
 
     def attribute(self, name: str, default: object) -> Any:
         return getattr(self.session, name, default)
@@ -412,7 +411,7 @@ class _Server:
             raise WorkerError("this session cannot say how long its device computes")
         return self.session.device_times(self.inputs(key)[0], calls)
 
-    def open_loader(self, key: Key, factory: str, arguments: Mapping[str, Any]) -> None:
+    def open_loader(self, key: Key, factory: str, arguments: Mapping[str, Json]) -> None:
         self._loaders[key] = _function(factory)(arguments)
 
     def loader_attribute(self, key: Key, name: str) -> Any:

@@ -59,6 +59,7 @@ _FIGURES = {
     "note": "note",
     "elsewhere": "elsewhere",
 }
+_Field = str | int | float | bool | None
 _SETTINGS = ("threads", "rounds", "repeats", "confirm", "window_s", "warmup_s", "cell_timeout_s", "seed")
 
 
@@ -74,7 +75,7 @@ def write_csv(study: Study, out: Path) -> None:
     write_whole(out, text.getvalue())
 
 
-def _line(study: Study, row: Row) -> dict[str, object]:
+def _line(study: Study, row: Row) -> dict[str, _Field]:
     model = model_of(study, row.model)
     return {
         "model": row.model,
@@ -102,7 +103,7 @@ def _line(study: Study, row: Row) -> dict[str, object]:
     }
 
 
-def _speed(row: Row) -> dict[str, object]:
+def _speed(row: Row) -> dict[str, _Field]:
     claim = claim_of(row)
     if claim is None:
         return {"speed_verdict": None}
@@ -117,7 +118,7 @@ def _speed(row: Row) -> dict[str, object]:
     }
 
 
-def _conditions(study: Study, row: Row) -> dict[str, object]:
+def _conditions(study: Study, row: Row) -> dict[str, _Field]:
     run, machine = study.run, study.machine_of(row)
     environment = machine.environment
     gpu = machine.gpus[0] if machine.gpus and row.device != "cpu" else None

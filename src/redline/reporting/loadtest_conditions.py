@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 from redline.loadtesting.results import LoadTest, Target
 from redline.loadtesting.summary import Summary
@@ -26,22 +26,16 @@ def loadtest_conditions(summary: Summary) -> tuple[Group, ...]:
     groups = [_target(target) for target in document.targets]
     groups += [Group("Load", _load(summary)), Group("Machine", machine(document.environment))]
     environment = document.environment
-    versions = {"redline": document.redline, "Python": environment.python, **run["environment"]["versions"]}
+    versions = {"redline": document.redline, "Python": environment.python, **run.environment.versions}
     groups.append(Group("Versions", known(*versions.items())))
     return tuple(group for group in groups if group.facts)
 
 
-def run_of(document: LoadTest) -> dict[str, Any]:
-    """What every page shows of its run."""
-    environment = document.environment.to_json()
-    # The document names the version of Redline itself.
-    versions_of_others = {name: text for name, text in environment["versions"].items() if name != "redline"}
-    return {
-        "created": document.created,
-        "redline": document.redline,
-        "command": document.command,
-        "environment": {**environment, "versions": versions_of_others},
-    }
+def run_of(document: LoadTest) -> LoadTest:
+    """What every page shows of its run; the document names the version of Redline itself."""
+    environment = document.environment
+    others = {name: text for name, text in environment.versions.items() if name != "redline"}
+    return replace(document, environment=replace(environment, versions=others))
 
 
 def methods(summary: Summary) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redline.core.files import write_whole
 from redline.loadtesting.figures import bound_by_load
@@ -42,7 +41,7 @@ from redline.reporting.loadtest_plots import (
     service_shown,
 )
 from redline.reporting.loadtest_table import MODES, Line, compared, lines, loads, modes, outcomes
-from redline.reporting.page import Drawn, draw, render
+from redline.reporting.page import Drawn, Specs, draw, render
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,7 @@ def write_loadtest_html(summary: Summary, out: Path) -> None:
 
 def loadtest_page(summary: Summary) -> str:
     """The text that :func:`write_loadtest_html` writes."""
-    specs: dict[str, Any] = {}
+    specs: Specs = {}
     usual = usual_point(summary)
     found = tuple(_of_mode(summary, mode, usual, specs) for mode in modes(summary))
     document = summary.document
@@ -119,7 +118,7 @@ def loadtest_page(summary: Summary) -> str:
     return render("loadtest.html.j2", context, styles=styles, scripts=["report.js"])
 
 
-def _of_mode(summary: Summary, mode: str, usual: int | None, specs: dict[str, Any]) -> OfMode:
+def _of_mode(summary: Summary, mode: str, usual: int | None, specs: Specs) -> OfMode:
     there = loads(summary, mode)
     words = curve_in_words(summary, mode)
     table = lines(summary, mode)
@@ -138,7 +137,7 @@ def _of_mode(summary: Summary, mode: str, usual: int | None, specs: dict[str, An
     )
 
 
-def _at_load(summary: Summary, point: PointSummary, specs: dict[str, Any]) -> AtLoad:
+def _at_load(summary: Summary, point: PointSummary, specs: Specs) -> AtLoad:
     number = point.point
     words = distribution_in_words(summary, number)
     return AtLoad(

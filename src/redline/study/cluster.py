@@ -79,10 +79,13 @@ class Cluster:
             choose: Who of a group is measured again.
             keep: Called with a group and its new records.
         """
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
         waiting = deque(work)
         attempts: dict[str, int] = {}
         running: dict[Any, tuple[tuple[CellGroup, Sequence[Record]], _Slot]] = {}
         remote = self._ray.remote(max_retries=0)(measure_group)
+        on_gpu = "cuda" in self._config.devices
         shared = {
             (name, size): self._ray.put(_portable(model))
             for name, sizes in models.items()
@@ -96,7 +99,10 @@ class Cluster:
             for slot in free[: len(waiting)]:
                 group, past = waiting.popleft()
                 order = _Order(self._config, group, tuple(past), run, choose, slot.node)
-                task = remote.options(**self._demands(slot)).remote(order, shared[group.model, group.size])
+                # A machine runs one group at a time anyway: asking for its cores would only keep small machines out.
+                place = NodeAffinitySchedulingStrategy(slot.node, soft=False)
+                demanded = remote.options(scheduling_strategy=place, num_cpus=0, num_gpus=int(on_gpu))
+                task = demanded.remote(order, shared[group.model, group.size])
                 running[task] = ((group, past), slot)
             finished, _ = self._ray.wait(list(running), num_returns=1, timeout=_POLL_S)
             for task in finished:
@@ -119,13 +125,6 @@ class Cluster:
             if node["Alive"] and (not gpus or node["Resources"].get("GPU"))
             for number in range(int(node["Resources"].get("GPU", 1)) if gpus else 1)
         ]
-
-    def _demands(self, slot: _Slot) -> dict[str, Any]:
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        demands: dict[str, Any] = {"scheduling_strategy": NodeAffinitySchedulingStrategy(slot.node, soft=False)}
-        # A machine runs one group at a time anyway: asking for its cores would only keep small machines out.
-        return {**demands, "num_cpus": 0, "num_gpus": 1 if "cuda" in self._config.devices else 0}
 
 
 @dataclass(frozen=True, slots=True)

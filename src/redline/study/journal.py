@@ -64,7 +64,11 @@ class Journal:
 
     def has(self, kind: type[object], **fields: object) -> bool:
         """Whether such a record was written."""
-        return any(_fits(record, fields) for record in self.records if isinstance(record, kind))
+        return any(
+            all(getattr(record, name) == value for name, value in fields.items())
+            for record in self.records
+            if isinstance(record, kind)
+        )
 
     def whole_artifact(self, folder: Path, name: str) -> ArtifactMade | None:
         """The newest record of a file that is in ``folder`` with the very bytes that were recorded."""
@@ -161,7 +165,3 @@ def _check_head(path: Path, head: _Head) -> None:
         raise ArtifactError(
             f"{path} has format {head.format}, this Redline reads format {FORMAT}: {told} measure again"
         )
-
-
-def _fits(record: object, fields: dict[str, object]) -> bool:
-    return all(getattr(record, name) == value for name, value in fields.items())

@@ -7,6 +7,7 @@ from math import isfinite
 from typing import Any
 
 from redline.core.errors import InputError
+from redline.core.plain import to_plain
 from redline.verification.accuracy import Accuracy, AccuracyChange, percent, wilson
 from redline.verification.measures import ERROR_NAMES, Errors
 from redline.verification.tolerance import Tolerance
@@ -67,7 +68,7 @@ class OutputAgreement:
         return {
             "name": self.name,
             **(self.errors.to_json() if self.errors else dict.fromkeys(ERROR_NAMES)),
-            "tolerance": self.tolerance.to_json(),
+            "tolerance": to_plain(self.tolerance),
             "within": self.within,
             "problem": self.problem,
         }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,10 +21,6 @@ class Tolerance:
     absolute: float | None
     relative: float | None
     why: str
-
-    def to_json(self) -> dict[str, Any]:
-        """As it stands in a result file."""
-        return {"absolute": self.absolute, "relative": self.relative, "why": self.why}
 
 
 @dataclass(frozen=True, slots=True)
