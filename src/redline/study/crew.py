@@ -1,4 +1,4 @@
-"""The open workers of one generation: started together, warmed up one by one, each held to what its cells may take."""
+"""The open workers of one generation: started and warmed up together, each held to what its cells may take."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import Self
 
 from redline.core.artifact import Layers
-from redline.core.errors import RedlineError
+from redline.core.errors import RedlineError, WorkerError
 from redline.core.host import available_cores
 from redline.core.tensor import Array
 from redline.measurement.latency import WarmUp
@@ -107,19 +107,34 @@ class Crew:
         self.members[key_of(variant)] = member
         return member
 
-    def warm_up(self, member: Member, cell: Cell) -> None:
-        """Call it on a cell's inputs until it settles.
+    def warm_up(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, WorkerError]]:
+        """Call each on a cell's inputs until it settles, as many at once as find cores; those of one worker in turn.
 
-        Raises:
-            WorkerError: it fails; says why.
+        Yields:
+            What failed, with the reason; the other cells of that worker are left out.
         """
-        with self.budget(cell, member.worker):
-            member.warm[cell.loader] = member.worker.prepare_shared(
-                cell.loader,
-                self._inputs.handle(cell.loader),
-                limit_s=self._config.warmup_s,
-                window_s=min(_WARM_UP_WINDOW_S, 2 * self._config.window_s),
-            )
+        of: dict[VariantKey, list[Cell]] = {}
+        for cell in cells:
+            of.setdefault(key_of(cell.variant), []).append(cell)
+        # On a GPU all would wait for one device, and none would settle.
+        alone = any(cell.variant.device != "cpu" for cell in cells)
+        with ThreadPoolExecutor(1 if alone else openers(self._config.threads)) as pool:
+            yield from (failed for failed in pool.map(self._warm_up, of.values()) if failed is not None)
+
+    def _warm_up(self, cells: Sequence[Cell]) -> tuple[Cell, WorkerError] | None:
+        for cell in cells:
+            member = self.members[key_of(cell.variant)]
+            try:
+                with self.budget(cell, member.worker):
+                    member.warm[cell.loader] = member.worker.prepare_shared(
+                        cell.loader,
+                        self._inputs.handle(cell.loader),
+                        limit_s=self._config.warmup_s,
+                        window_s=min(_WARM_UP_WINDOW_S, 2 * self._config.window_s),
+                    )
+            except WorkerError as error:
+                return cell, error
+        return None
 
     @contextmanager
     def budget(self, cell: Cell, worker: Worker) -> Iterator[Worker]:

@@ -227,8 +227,9 @@ class GroupRun:
                 variants = list({key_of(cell.variant): cell.variant for cell in extra}.values())
                 yield from self._open(crew, variants, extra)
             cells = self._without_failures(cells)
-            for cell in cells:
-                self._warm_up(crew, cell, cells)
+            self._orders.say(f"{self._group.title}: warm up")
+            for cell, error in crew.warm_up(cells):
+                self._fail(cell.variant, _of_same_process(cell, cells), "warm up", error)
             cells = self._without_failures(cells)
             slowest = self._slowest(cells, crew)
             self._orders.took(slowest)
@@ -373,15 +374,6 @@ class GroupRun:
         if any(isinstance(r, DependenceFound) and (r.model, r.size) == (model, size) for r in self._records):
             return
         yield dependence_of(model, size, outputs, self._workshop.samples.verification)
-
-    def _warm_up(self, crew: Crew, cell: Cell, cells: Sequence[Cell]) -> None:
-        if cell.id in self._failures:
-            return
-        try:
-            self._orders.say(f"{self._group.title}: warm up {cell.variant.title}")
-            crew.warm_up(crew.members[key_of(cell.variant)], cell)
-        except WorkerError as error:
-            self._fail(cell.variant, _of_same_process(cell, cells), "warm up", error)
 
     def _turns(
         self, phase: Phase, number: int, cells: Sequence[Cell], crew: Crew, window_s: float, inputs: Inputs
