@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from redline.core.artifact import Argument, OnnxModel
 from redline.core.samples import load_saved
+from redline.core.session import Session
 
 
 def describe_torch(ref: Mapping[str, Any], weights_file: str) -> dict[str, Any]:
@@ -195,11 +196,17 @@ def macs(model: str) -> int:
     return count_macs(source, batch_size=batch).total // batch
 
 
-def gemm(out: str, size: int, precision: str) -> str:
-    """Write the matrix product that measures this machine's peak rate."""
+def open_product(
+    folder: str, size: int, precision: Literal["fp32", "int8"], backend: str, options: Mapping[str, Argument]
+) -> Session:
+    """Write, compile and open the matrix product that measures this machine's peak rate."""
+    from redline.backends import load_backend
     from redline.transforms.gemm import write_gemm
 
-    return str(write_gemm(Path(out), size=size, precision=cast("Any", precision)).path)
+    Path(folder).mkdir(parents=True)
+    model = write_gemm(Path(folder) / "product.onnx", size=size, precision=precision)
+    made = load_backend(backend, options)
+    return made.load(made.compile(model, Path(folder)))
 
 
 def artifact_record(model: OnnxModel) -> dict[str, Any]:

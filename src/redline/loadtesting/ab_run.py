@@ -132,12 +132,12 @@ def _outcome(report: AbReport, times: list[float], *, lead: int, elapsed_s: floa
         sent=report.complete,
         dropped=0,
         late_p99_s=None,
-        response_s=kept,
-        service_s=kept,
+        response_s=tuple(kept),
+        service_s=tuple(kept),
         statuses={"200": good, **{status: count for status, count in others.items() if count}},
         client_cpu_s=client_cpu_s,
         client_rss_bytes=0,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
@@ -145,13 +145,7 @@ def _run(words: list[str], job: Job, program: Mapping[str, str] | None) -> AbRep
     limit_s = 2 * job.seconds + job.timeout_s + _MORE_S
     try:
         done = subprocess.run(
-            words,
-            capture_output=True,
-            text=True,
-            timeout=limit_s,
-            check=False,
-            env=program,
-            start_new_session=True,
+            words, capture_output=True, text=True, timeout=limit_s, check=False, env=program, start_new_session=True
         )
     except FileNotFoundError as error:
         raise WorkerError("ab is not installed; type: apt-get install apache2-utils") from error

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from redline.loadtesting.ratios import Ratio
+from redline.core.plain import Json, to_plain
+from redline.loadtesting.ratios import Comparative, Ratio
 from redline.loadtesting.results import Arrivals, LoadTest, Mode, Target
 
 
@@ -137,6 +137,7 @@ class Comparison:
         knee: The rate at the candidate's knee over that at the baseline's; has no interval. None without both.
         size: File size over the baseline's.
         cpu: CPU seconds a request over the baseline's, at :attr:`equal_load` or the highest common load.
+        rps: The ratio that the verdict is about: at equal load, or of the best where no closed loop was run.
     """
 
     candidate: int
@@ -146,11 +147,8 @@ class Comparison:
     knee: float | None
     size: float | None
     cpu: float | None
-
-    @property
-    def rps(self) -> Ratio | None:
-        """The ratio that the verdict is about: at equal load, or of the best where no closed loop was run."""
-        return self.equal_load.rps if self.equal_load and self.equal_load.rps else self.best
+    rps: Ratio | None
+    verdict: Comparative | None
 
 
 def bound_by_load(targets: Sequence[TargetSummary], comparison: Comparison) -> bool:
@@ -176,19 +174,7 @@ class Summary:
     conclusion: tuple[str, ...]
     warnings: tuple[str, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Json]:
         """One JSON value without the raw times."""
-        return {
-            "targets": [asdict(target) for target in self.targets],
-            "comparisons": [
-                {
-                    **asdict(one),
-                    "rps": asdict(one.rps) if one.rps else None,
-                    "verdict": one.rps.verdict if one.rps else None,
-                }
-                for one in self.comparisons
-            ],
-            "agreement": asdict(self.document.agreement) if self.document.agreement else None,
-            "conclusion": list(self.conclusion),
-            "warnings": list(self.warnings),
-        }
+        plain = {name: to_plain(getattr(self, name)) for name in ("targets", "comparisons", "conclusion", "warnings")}
+        return {**plain, "agreement": to_plain(self.document.agreement)}

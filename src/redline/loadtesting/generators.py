@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import Protocol
 
 from redline.core.errors import InputError, WorkerError
 from redline.core.packages import missing
+from redline.core.plain import from_text, to_line
 from redline.loadtesting.ab_run import run_ab
 from redline.loadtesting.job import Job, Outcome
 from redline.loadtesting.results import Tool
@@ -57,14 +57,14 @@ class OwnGenerator:
         assert self._process.stdin is not None  # noqa: S101 (Popen was asked for both)
         assert self._process.stdout is not None  # noqa: S101
         try:
-            self._process.stdin.write(json.dumps(job.to_json()) + "\n")
+            self._process.stdin.write(to_line(job).decode() + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
             pass  # it ended: what it said is read below
         line = self._process.stdout.readline()
         if not line:
             raise WorkerError(f"the generator of load ended: {_last(self._errors_text())}")
-        return Outcome(**json.loads(line))
+        return from_text(Outcome, line, where="the generator of load")
 
     def close(self) -> None:
         """End the process."""
@@ -101,14 +101,14 @@ class LocustGenerator:
             )
             limit_s = job.lead_s + job.seconds + job.timeout_s + _MORE_S
             try:
-                _, errors = self._process.communicate(json.dumps(job.to_json()), timeout=limit_s)
+                _, errors = self._process.communicate(to_line(job).decode(), timeout=limit_s)
             except subprocess.TimeoutExpired as error:
                 raise WorkerError(f"locust did not end within {limit_s:.0f} s") from error
             finally:
                 self.close()
             if not result.is_file():
                 raise WorkerError(f"locust failed: {_last(errors)}")
-            return Outcome(**json.loads(result.read_bytes()))
+            return from_text(Outcome, result.read_bytes(), where="locust")
 
     def close(self) -> None:
         """End the process."""

@@ -1,15 +1,17 @@
 """What a generator of load is told and what it answers: plain values that cross a process boundary as JSON.
 
-Standard library only: a generator imports no NumPy, so that it starts at once and its CPU time is its own.
+A generator imports no NumPy, so that it starts at once and its CPU time is its own.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from redline.loadtesting.usage import rss_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,33 +75,45 @@ class Job:
     timeout_s: float = 10.0
     first: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Job:
-        """The inverse of :meth:`to_json`."""
-        return cls(**value)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What came of it; the fields are those of :class:`redline.loadtesting.results.Window`."""
+class Measured:
+    """What a generator of load found in one window.
+
+    Attributes:
+        seconds: How long it measured: to the end of its schedule, or to the last answer where that came later.
+        elapsed_s: How long it took in all, with lead-in and stragglers; CPU seconds are over this.
+        lead: Requests of the lead-in.
+        offered: How many requests the schedule had; for a closed loop, how many were sent.
+        sent: How many were sent.
+        dropped: Those that could not be sent before the window was over, for want of a free connection.
+        late_p99_s: 99th percentile of how much later than intended requests were sent; None for a closed loop.
+        response_s: Of every request answered with 200, in the order of the schedule: from when it was intended to be
+            sent (in a closed loop: from when it was sent) to the last byte of its answer.
+        service_s: Of the same requests in the same order, from when they were really sent.
+        statuses: How many requests ended how: by HTTP status, or ``timeout``, ``refused``, ``broken``.
+        client_rss_bytes: The most that the generator of load had resident so far; 0 where it cannot be told (ab).
+    """
 
     seconds: float
     elapsed_s: float
     lead: int
-    offered: int
     sent: int
+    offered: int
     dropped: int
     late_p99_s: float | None
-    response_s: Sequence[float]
-    service_s: Sequence[float]
+    response_s: tuple[float, ...]
+    service_s: tuple[float, ...]
     statuses: Mapping[str, int]
     client_cpu_s: float
     client_rss_bytes: int
-    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome(Measured):
+    """What came of a job."""
+
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -112,60 +126,48 @@ class Sent:
     status: str = ""
 
 
-def open_outcome(job: Job, sent: Sequence[Sent], cost: Mapping[str, Any]) -> Outcome:
-    """The outcome of an open loop; what was due within the lead-in is left out of it."""
-    ours = sorted((one for one in sent if one.intended_s >= job.lead_s), key=lambda one: one.intended_s)
-    offered = sum(due >= job.lead_s for due in job.due)
+def outcome_of(job: Job, sent: Sequence[Sent], *, elapsed_s: float, client_cpu_s: float) -> Outcome:
+    """The outcome in this process of a job whose requests ended so; those of the lead-in are left out."""
+    opened = job.users is None
+    ours, offered, seconds = (_of_open if opened else _of_closed)(job, sent)
     good = [one for one in ours if one.status == "200"]
-    # Answers come as long after the schedule's end as one takes; only what comes later than that is a backlog.
-    fastest = min((one.done_s - one.sent_s for one in good), default=0.0)
-    last = max((one.done_s for one in good), default=0.0) - job.lead_s - fastest
     return Outcome(
-        seconds=max(job.seconds, last),
+        seconds=seconds,
+        elapsed_s=elapsed_s,
         lead=len(sent) - len(ours),
         offered=offered,
         sent=len(ours),
         dropped=offered - len(ours),
-        late_p99_s=_p99([one.sent_s - one.intended_s for one in ours]),
-        response_s=[_rounded(one.done_s - one.intended_s) for one in good],
-        service_s=[_rounded(one.done_s - one.sent_s) for one in good],
-        statuses=_statuses(ours),
-        **cost,
+        late_p99_s=_p99([one.sent_s - one.intended_s for one in ours]) if opened else None,
+        response_s=tuple(_rounded(one.done_s - one.intended_s) for one in good),
+        service_s=tuple(_rounded(one.done_s - one.sent_s) for one in good),
+        statuses=Counter(one.status for one in ours),
+        client_cpu_s=client_cpu_s,
+        client_rss_bytes=rss_bytes(),
     )
 
 
-def closed_outcome(job: Job, sent: Sequence[Sent], cost: Mapping[str, Any]) -> Outcome:
-    """The outcome of a closed loop: what ended after the lead-in and before the end.
+def _of_open(job: Job, sent: Sequence[Sent]) -> tuple[list[Sent], int, float]:
+    """What was due after the lead-in, how many requests that should have been, and how long it took."""
+    ours = sorted((one for one in sent if one.intended_s >= job.lead_s), key=lambda one: one.intended_s)
+    good = [one for one in ours if one.status == "200"]
+    # Answers come as long after the schedule's end as one takes; only what comes later than that is a backlog.
+    fastest = min((one.done_s - one.sent_s for one in good), default=0.0)
+    last = max((one.done_s for one in good), default=0.0) - job.lead_s - fastest
+    return ours, sum(due >= job.lead_s for due in job.due), max(job.seconds, last)
+
+
+def _of_closed(job: Job, sent: Sequence[Sent]) -> tuple[list[Sent], int, float]:
+    """What ended after the lead-in and before the end, how many these are, and how long they took.
 
     Time counts from the last answer before the lead-in's end to the last one within the window, so that it holds a
     whole number of answers.
     """
     end = job.lead_s + job.seconds
     ours = sorted((one for one in sent if job.lead_s < one.done_s <= end), key=lambda one: one.done_s)
-    if job.requests is not None:
-        ours = ours[: job.requests]
+    ours = ours[: job.requests]
     begin = max((one.done_s for one in sent if one.done_s <= job.lead_s), default=job.lead_s)
-    good = [one for one in ours if one.status == "200"]
-    times = [_rounded(one.done_s - one.sent_s) for one in good]
-    return Outcome(
-        seconds=max(ours[-1].done_s - begin, 1e-6) if ours else job.seconds,
-        lead=len(sent) - len(ours),
-        offered=len(ours),
-        sent=len(ours),
-        dropped=0,
-        late_p99_s=None,
-        response_s=times,
-        service_s=times,
-        statuses=_statuses(ours),
-        **cost,
-    )
-
-
-def _statuses(sent: Sequence[Sent]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for one in sent:
-        counts[one.status] = counts.get(one.status, 0) + 1
-    return counts
+    return ours, len(ours), max(ours[-1].done_s - begin, 1e-6) if ours else job.seconds
 
 
 def _p99(values: list[float]) -> float | None:

@@ -7,19 +7,18 @@ percentiles are of buckets, so exact times are taken from its request event.
 from __future__ import annotations
 
 import itertools
-import json
 import logging
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from redline.core.plain import from_text, to_line
 from redline.core.processes import end_with_parent
-from redline.loadtesting.job import Job, Outcome, Parcel, Sent, closed_outcome
-from redline.loadtesting.usage import cpu_s, rss_bytes
+from redline.loadtesting.job import Job, Outcome, Parcel, Sent, outcome_of
+from redline.loadtesting.usage import cpu_s
 
 _LOOK_S = 0.02
 
@@ -49,13 +48,9 @@ def run_job(job: Job, parcel: Parcel) -> Outcome:
     while time.perf_counter() - start < end and sum(one.done_s > job.lead_s for one in sent) < wanted:
         gevent.sleep(_LOOK_S if job.requests is not None else max(0.0, end - (time.perf_counter() - start)))
     runner.stop()  # users end what they have begun
-    cost: dict[str, Any] = {
-        "elapsed_s": time.perf_counter() - start,
-        "client_cpu_s": cpu_s() - before,
-        "client_rss_bytes": rss_bytes(),
-    }
+    elapsed_s, used_s = time.perf_counter() - start, cpu_s() - before
     runner.quit()
-    return closed_outcome(job, sent, cost)
+    return outcome_of(job, sent, elapsed_s=elapsed_s, client_cpu_s=used_s)
 
 
 def _user(job: Job, parcel: Parcel) -> type[Any]:
@@ -92,9 +87,8 @@ def main(result: Path, line: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     end_with_parent()
     logging.getLogger("locust").setLevel(logging.ERROR)
-    job = Job.from_json(json.loads(line))
-    outcome = run_job(job, Parcel.load(Path(job.parcel)))
-    result.write_text(json.dumps(asdict(outcome)))
+    job = from_text(Job, line, where="the job")
+    result.write_bytes(to_line(run_job(job, Parcel.load(Path(job.parcel)))))
 
 
 if __name__ == "__main__":

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 
 from redline.core.errors import InputError
 from redline.loadtesting.arrivals import schedule
 from redline.loadtesting.generators import Generator
-from redline.loadtesting.job import Job, Outcome
+from redline.loadtesting.job import Job, Measured
 from redline.loadtesting.plan import Load, Turn
 from redline.loadtesting.results import Point, ServerSplit, Window
 from redline.loadtesting.targets import Server
@@ -154,20 +153,14 @@ class Measurement:
             # A tree that is gone (the server died) has used less than before: that is no measurement.
             server_cpu_s=used if used is not None and used >= 0 else None,
             server_rss_bytes=rss or None,
-            **_fields(outcome),
+            **{field.name: getattr(outcome, field.name) for field in fields(Measured)},
         )
         self._order += 1
         return window
 
 
-def _fields(outcome: Outcome) -> dict[str, Any]:
-    values = {name: getattr(outcome, name) for name in Outcome.__dataclass_fields__ if name != "notes"}
-    return {**values, "response_s": tuple(outcome.response_s), "service_s": tuple(outcome.service_s)}
-
-
 def _grown(before: ServerSplit | None, after: ServerSplit | None) -> ServerSplit | None:
     if before is None or after is None or after.inferences < before.inferences:
         return None
-    was: Mapping[str, float] = asdict(before)
-    values = {name: value - was[name] for name, value in asdict(after).items()}
-    return ServerSplit(**values)
+    was = asdict(before)
+    return ServerSplit(**{name: value - was[name] for name, value in asdict(after).items()})

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gc
 import heapq
-import json
 import select
 import signal
 import socket
@@ -15,14 +14,13 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
+from redline.core.plain import from_text, to_line
 from redline.core.processes import end_with_parent
 from redline.loadtesting.http_client import BrokenReplyError, Connection
-from redline.loadtesting.job import Job, Outcome, Parcel, Sent, closed_outcome, open_outcome
-from redline.loadtesting.usage import cpu_s, rss_bytes
+from redline.loadtesting.job import Job, Outcome, Parcel, Sent, outcome_of
+from redline.loadtesting.usage import cpu_s
 
 _IN = select.EPOLLIN | select.EPOLLRDHUP
 _OUT = select.EPOLLOUT
@@ -231,12 +229,7 @@ def run_job(job: Job, parcel: Parcel) -> Outcome:
         return time.perf_counter() - start
 
     sent = (run_open if job.users is None else run_closed)(job, parcel, clock=clock)
-    cost: dict[str, Any] = {
-        "elapsed_s": clock(),
-        "client_cpu_s": cpu_s() - before,
-        "client_rss_bytes": rss_bytes(),
-    }
-    return (open_outcome if job.users is None else closed_outcome)(job, sent, cost)
+    return outcome_of(job, sent, elapsed_s=clock(), client_cpu_s=cpu_s() - before)
 
 
 def main(lines: Iterable[str]) -> None:
@@ -245,13 +238,13 @@ def main(lines: Iterable[str]) -> None:
     end_with_parent()
     parcels: dict[str, Parcel] = {}
     for line in lines:
-        job = Job.from_json(json.loads(line))
+        job = from_text(Job, line, where="the job")
         parcel = parcels.setdefault(job.parcel, Parcel.load(Path(job.parcel)))
         gc.collect()
         gc.disable()
         outcome = run_job(job, parcel)
         gc.enable()
-        sys.stdout.write(json.dumps(asdict(outcome)) + "\n")
+        sys.stdout.write(to_line(outcome).decode() + "\n")
         sys.stdout.flush()
 
 

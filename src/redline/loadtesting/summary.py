@@ -195,15 +195,18 @@ def _compare(document: LoadTest, targets: Sequence[TargetSummary], candidate: in
     closed = [ratio for ratio in ratios if document.points[ratio.point].mode == "closed"]
     equal = max(closed, key=lambda ratio: document.points[ratio.point].users or 0, default=None)
     before, after = targets[0], targets[candidate]
-    sizes = before.target.size_bytes, after.target.size_bytes
+    best = _best(document, before, after)
+    rps = equal.rps if equal and equal.rps else best
     return Comparison(
         candidate=candidate,
         points=ratios,
         equal_load=equal,
-        best=_best(document, before, after),
+        best=best,
         knee=_over(_knee_rps(after), _knee_rps(before)),
-        size=_over(sizes[1], sizes[0]),
+        size=_over(after.target.size_bytes, before.target.size_bytes),
         cpu=_cpu(before, after, equal or (ratios[-1] if ratios else None)),
+        rps=rps,
+        verdict=rps.verdict if rps else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from redline.core.errors import WorkerError
 from redline.core.tensor import Array
 from redline.measurement.ceiling import copy_gbytes_per_s, gflops
 from redline.measurement.worker import Json, Source, Worker, call_in_fresh_process, thread_environment
+from redline.study.crew import openers
 from redline.study.launch import STEPS
 from redline.study.records import Bandwidth, Ceiling
 
@@ -29,15 +31,18 @@ _GEMM_TRIALS: tuple[tuple[str, str, dict[str, str]], ...] = (
 def measure_cpu(scratch: Path, threads: int) -> list[Ceiling | Bandwidth]:
     """Records of the best rate in each precision that a runtime here really ran, and of copying memory."""
     best: dict[str, tuple[float, str]] = {}
-    for precision, backend, options in _GEMM_TRIALS:
-        if find_spec(backend) is None:
-            continue
-        try:
-            ran, rate = _gemm_rate(scratch, threads, precision, backend, options)
-        except WorkerError:
-            continue
-        if rate > best.get(ran, (0.0, ""))[0]:
-            best[ran] = (rate, f"{_GEMM_SIZE} x {_GEMM_SIZE} matrix product, {backend}, {threads} threads")
+    trials = [(precision, backend, more) for precision, backend, more in _GEMM_TRIALS if find_spec(backend)]
+    # They are opened side by side, and timed one after the other; a worker ends with the thread that started it.
+    with ThreadPoolExecutor(openers(threads)) as pool:
+        opening = [pool.submit(_open, scratch, threads, *trial) for trial in trials]
+        wait(opening)
+        for trial, opened in zip(trials, opening, strict=True):
+            try:
+                ran, rate = _rate(*opened.result())
+            except WorkerError:
+                continue
+            if rate > best.get(ran, (0.0, ""))[0]:
+                best[ran] = (rate, f"{_GEMM_SIZE} x {_GEMM_SIZE} matrix product, {trial[1]}, {threads} threads")
     rates = [Ceiling(device="cpu", precision=ran, gflops=rate, how=how) for ran, (rate, how) in sorted(best.items())]
     how = f"copy of 128 MiB, reads and writes counted, {threads} threads"
     return [*rates, Bandwidth(device="cpu", gbytes_per_s=copy_gbytes_per_s(threads), how=how)]
@@ -63,37 +68,24 @@ def measure_gpu(threads: int) -> list[Ceiling | Bandwidth]:
     return [*rates, Bandwidth(device="cuda", gbytes_per_s=found["gbytes_per_s"], how=copy)]
 
 
-def _gemm_rate(
-    scratch: Path, threads: int, precision: str, backend: str, options: Mapping[str, str]
-) -> tuple[str, float]:
-    environment = thread_environment(threads)
-    path = scratch / f"gemm_{precision}.onnx"
-    if not path.exists():
-        arguments: dict[str, Json] = {"out": str(path), "size": _GEMM_SIZE, "precision": precision}
-        call_in_fresh_process(Source(factory=f"{STEPS}:gemm", arguments=arguments), timeout_s=120)
-    compiled = call_in_fresh_process(
-        Source(
-            factory=f"{STEPS}:compile_engine",
-            arguments={
-                "model": str(path),
-                "backend": backend,
-                "options": {**options, "threads": threads},
-                "directory": str(scratch / f"{backend}_{precision}_{options.get('precision', '')}"),
-            },
-            environment=environment,
-        ),
-        timeout_s=120,
-    )
+def _open(scratch: Path, threads: int, precision: str, backend: str, more: Mapping[str, str]) -> tuple[Worker, Path]:
+    folder = scratch / f"{backend}_{precision}_{more.get('precision', '')}"
+    options: dict[str, Json] = {**more, "threads": threads}
+    arguments: dict[str, Json] = {"folder": str(folder), "size": _GEMM_SIZE, "precision": precision, "backend": backend}
     source = Source(
-        factory="redline.backends:open_engine",
-        arguments={"path": compiled},
-        environment=environment,
+        factory=f"{STEPS}:open_product",
+        arguments={**arguments, "options": options},
+        environment=thread_environment(threads),
     )
-    with Worker(source) as worker:
-        matrix = _matrix(_GEMM_SIZE)
-        worker.prepare(1, [matrix], limit_s=0.5)
-        samples = worker.time(1, duration_s=0.8, min_calls=3)
-    return Engine.described(Path(compiled)).precision, gflops(samples, multiply_adds=_GEMM_SIZE**3)
+    return Worker(source), folder
+
+
+def _rate(worker: Worker, folder: Path) -> tuple[str, float]:
+    with worker:
+        worker.prepare(1, [_matrix(_GEMM_SIZE)], limit_s=0.3)
+        samples = worker.time(1, duration_s=0.5, min_calls=3)
+    (sidecar,) = folder.glob("*.engine.json")
+    return Engine.described(sidecar).precision, gflops(samples, multiply_adds=_GEMM_SIZE**3)
 
 
 def _matrix(size: int) -> dict[str, Array]:

@@ -254,10 +254,11 @@ class StudyRun:
             shop, group = self.workshops[key], at[key]
             variants = {cell.variant.name: cell.variant for cell in group.cells if cell.refused is None}.values()
             able = [v for v in variants if reason_against(v, interpreters.get(v.backend, "")) is None]
-            shop.prepare(able)
+            shop.prepare(able, at_once=max(1, slots // len(at)))
             return shop.macs() if key not in known else None
 
-        with ThreadPoolExecutor(openers(self.config.threads)) as pool:
+        slots = openers(self.config.threads)
+        with ThreadPoolExecutor(slots) as pool:
             for macs in pool.map(prepare, at):
                 if macs is not None:
                     self.journal.append(macs)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -82,11 +83,25 @@ class Workshop:
             raise WorkerError(found)
         return found
 
-    def prepare(self, variants: Iterable[Variant]) -> None:
-        """Make the model files of all variants; one that cannot be made says why when it is opened."""
-        for variant in variants:
-            with suppress(RedlineError), self._lock:
-                self._files_for(variant)
+    def prepare(self, variants: Sequence[Variant], *, at_once: int) -> None:
+        """Make the model files of all variants; one that cannot be made says why when it is opened.
+
+        Args:
+            variants: What is to run.
+            at_once: How many files of one parent are made at a time.
+        """
+        steps = files_of(tuple(variants), have_torch=self.model.ref is not None)
+        parents = {step.parent for step in steps}
+
+        def make(step: FileStep) -> None:
+            with suppress(RedlineError):
+                self._file(step)
+
+        for step in steps:
+            if step.name in parents:
+                make(step)
+        with ThreadPoolExecutor(at_once) as pool:
+            list(pool.map(make, steps))
 
     def site(self, variant: Variant) -> Site:
         """The model, as what is made of it needs it."""
@@ -155,13 +170,14 @@ class Workshop:
             WorkerError: one cannot be made; says which step failed and why.
         """
         for step in files_of((variant,), have_torch=self.model.ref is not None):
-            if step.name not in self._made.files:
-                self._make(step)
+            self._file(step)
         if variant.requested == "int8":
             self._calibration()
         return self._made.files
 
-    def _make(self, step: FileStep) -> None:
+    def _file(self, step: FileStep) -> None:
+        if step.name in self._made.files:
+            return
         if step.name in self._made.failures:
             raise WorkerError(f"{step.title}: {self._made.failures[step.name]}")
         out = self._shelf.folder / "artifacts" / f"{stem_of(self.model.name)}{step.suffix}"
@@ -206,9 +222,10 @@ class Workshop:
 
     def _calibration(self) -> None:
         out = self._shelf.folder / ".calibration.npz"
-        if not out.is_file():
-            out.parent.mkdir(parents=True, exist_ok=True)
-            save_samples(self.samples.calibration, out)
+        with self._lock:
+            if not out.is_file():
+                out.parent.mkdir(parents=True, exist_ok=True)
+                save_samples(self.samples.calibration, out)
 
 
 def _bytes_of(data_type: int) -> int:

@@ -6,6 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from redline.measurement.gpu_state import state
 from redline.measurement.worker import Worker
 from redline.study.answers import agreement_of, dependence_of, variant_of
 from redline.study.config import StudyConfig
-from redline.study.crew import Crew, Member, VariantKey, key_of
+from redline.study.crew import Crew, Member, VariantKey, key_of, openers
 from redline.study.derive import summarize
 from redline.study.files import Workshop
 from redline.study.inputs import Inputs
@@ -300,14 +301,22 @@ class GroupRun:
     def _launches(
         self, variants: Sequence[Variant], of: Mapping[VariantKey, Sequence[Cell]]
     ) -> dict[VariantKey, tuple[Variant, Launch, Path | None]]:
-        found = {}
-        for variant in variants:
-            self._orders.say(f"{self._group.title}: prepare {variant.title}")
+        def launch_of(variant: Variant) -> Launch | RedlineError:
             try:
-                launch = self._workshop.open(variant, self._group.batch)
-                found[key_of(variant)] = (variant, launch, self._workshop.file_of(variant))
+                return self._workshop.open(variant, self._group.batch)
             except RedlineError as error:
-                self._fail(variant, of[key_of(variant)], "build", error)
+                return error
+
+        self._orders.say(f"{self._group.title}: prepare {len(variants)} variants")
+        # A builder that times kernels on the GPU wants it for itself.
+        slots = 1 if any(v.device != "cpu" for v in variants) else openers(self._config.threads)
+        found = {}
+        with ThreadPoolExecutor(slots) as pool:
+            for variant, launch in zip(variants, pool.map(launch_of, variants), strict=True):
+                if isinstance(launch, RedlineError):
+                    self._fail(variant, of[key_of(variant)], "build", launch)
+                else:
+                    found[key_of(variant)] = (variant, launch, self._workshop.file_of(variant))
         return found
 
     def _verified(self, variant: Variant) -> bool:
