@@ -43,7 +43,7 @@ def main() -> int:
         stages = Stages()
         study = redline.bench(config, Path(folder) / "run.jsonl", listener=stages)
         wall_s = perf_counter() - before
-        stages("", 0.0, 0.0)
+        stages("")
         records = read_records(Path(folder) / "run.jsonl")
     measured_s = sum(sum(record.samples_s) for record in records if isinstance(record, WindowMeasured))
     document = {
@@ -71,7 +71,7 @@ class Stages:
         self.seconds: Counter[str] = Counter()
         self._name, self._since = "", perf_counter()
 
-    def __call__(self, text: str, done_s: float, total_s: float) -> None:
+    def __call__(self, text: str, *_: float) -> None:
         now = perf_counter()
         if self._name:
             self.seconds[self._name] += now - self._since
