@@ -95,6 +95,21 @@ def test_an_onnx_file(tmp_path: Path, model: Path) -> None:
     assert [path.name for path in result.files] == ["README.md"]
 
 
+def test_the_precision_that_a_tune_measured_is_told(tmp_path: Path) -> None:
+    best = tuned(tmp_path, precision="bf16", layers="bf16 (20 of 21 layers)")
+    export_triton(best, tmp_path / "r")
+    (about,) = (tmp_path / "r").rglob("redline.json")
+    told = json.loads(about.read_text())
+    assert (told["precision"], told["layers"]) == ("bf16", "bf16 (20 of 21 layers)")
+    from redline.commands.serve import make_server
+
+    served = make_server(best)
+    try:
+        assert [row.precision for row in served.models()] == ["bf16"]
+    finally:
+        served.close()
+
+
 def test_the_python_backend_gets_its_program(tmp_path: Path, model: Path) -> None:
     export_triton(f"net={model}", tmp_path / "r", backend="python")
     version = tmp_path / "r/net/1"

@@ -107,6 +107,7 @@ class _Target:
     preprocess: Preprocess | None = None
     class_names: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    measured: str | None = None
     scratch: tempfile.TemporaryDirectory[str] | None = None
 
 
@@ -136,7 +137,7 @@ def _loaded(target: _Target, opened: Opened, sessions: list[Session], wanted: in
     return Loaded(
         runs=tuple(sessions[index % len(sessions)] for index in range(wanted)),
         signature=session.signature,
-        precision=opened.shown_precision,
+        precision=target.measured or opened.shown_precision,
         backend=target.backend,
         platform=_PLATFORMS.get(target.backend, "redline"),
         size_bytes=target.size_bytes,
@@ -240,7 +241,10 @@ def _tuned(manifest: Path, threads: int) -> _Target:
     else:
         engine, model = _inside(folder, value.get("engine")), _inside(folder, value.get("model"))
         target = _engine_or_model(engine, model, threads)
-    return replace(target, preprocess=told, class_names=tuple(map(str, names)) if names else None)
+    # What was compiled anew for another machine may compute otherwise than where it was measured.
+    measured = value.get("precision") if not target.notes else None
+    names = tuple(map(str, names)) if names else None
+    return replace(target, preprocess=told, class_names=names, measured=str(measured) if measured else None)
 
 
 def _engine_or_model(engine: Path | None, model: Path | None, threads: int) -> _Target:

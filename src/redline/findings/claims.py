@@ -188,7 +188,8 @@ def _rounded(value: float, digits: int) -> str:
 _MORE_PROCESSES = "measure in more processes (--repeats 3)"
 _MORE_ROUNDS = "measure more (--rounds 20 --repeats 6)"
 _MORE = "measure more rounds"
-_LESS_LOAD = "wait until less else runs, or use fewer threads (--threads 1)"
+_LESS_LOAD = "wait until less else runs"
+_FEWER_THREADS = f"{_LESS_LOAD}, or use fewer threads (--threads 1)"
 _AGAIN = "measure again"
 _LONGER = "take longer turns (--window 1)"
 Told = tuple[str, str]
@@ -196,24 +197,25 @@ Told = tuple[str, str]
 
 def _disturbances(evidence: Evidence) -> Iterator[Told]:
     """What makes the times themselves untrustworthy, and what to do."""
+    less_load = _LESS_LOAD if evidence.threads == 1 else _FEWER_THREADS
     if evidence.run_delay is not None and evidence.run_delay > MOST_DISTURBED:
-        yield f"its threads waited for a core {_percent(evidence.run_delay)} of the time", _LESS_LOAD
+        yield f"its threads waited for a core {_percent(evidence.run_delay)} of the time", less_load
     if evidence.steal is not None and evidence.steal > MOST_DISTURBED:
-        yield f"other virtual machines took {_percent(evidence.steal)} of the processor (steal time)", _LESS_LOAD
+        yield f"other virtual machines took {_percent(evidence.steal)} of the processor (steal time)", less_load
     control = evidence.control
     if control is None and evidence.processes > 1:
         yield "the baseline's own copy was not measured beside it", _AGAIN
     if control is not None:
         said = f"the baseline against its own copy came out at {interval_text(control.low, control.high)}"
         if control.low > 1 + CONTROL_BAND or control.high < 1 / (1 + CONTROL_BAND):
-            yield f"{said}, which is not 1", _LESS_LOAD
+            yield f"{said}, which is not 1", less_load
         elif _wide(control):
-            yield f"{said}, more than ±{_percent(WIDEST)}", _LESS_LOAD
+            yield f"{said}, more than ±{_percent(WIDEST)}", less_load
     if evidence.calls_per_window < LEAST_CALLS and evidence.window_s < LONG_WINDOW_S:
         calls = f"{evidence.calls_per_window:.0f}"
         yield f"a turn held {calls} calls of the slower one, at least {LEAST_CALLS} are needed", _LONGER
     if not evidence.stable:
-        yield "most warm-ups did not settle", _LESS_LOAD
+        yield "most warm-ups did not settle", less_load
 
 
 def _shortcomings(ratio: Ratio | None, evidence: Evidence | None) -> Iterator[Told]:

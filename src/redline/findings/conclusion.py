@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from redline.findings.claims import claim_of, speed_text
+from redline.findings.claims import claim_of, is_disturbed, speed_text
 from redline.findings.contest import paired
 from redline.findings.recommend import RULE, Choice, choose, pareto_front, scarce_bytes
 from redline.findings.wording import megabytes, milliseconds, names
@@ -126,6 +126,8 @@ def _why_not(row: Row, best: Row | None, objective: str) -> str:
         return f"the recommended variant is {speed_text(claim, of='it')}{remark}"
     if objective in ("memory", "size"):
         return f"{'needs more memory' if objective == 'memory' else 'is a larger file'}{remark}"
+    if is_disturbed(claim):  # the first sentence says by what
+        return f"not shown to be faster: the times are too disturbed to say{remark}"
     return f"not shown to be faster: the recommended variant is {speed_text(claim, of='it')}{remark}"
 
 

@@ -53,6 +53,7 @@ class Evidence:
         steal: The mean over windows; the kernel's ticks are too coarse for a median.
         control: The baseline's second process against the first, where it was measured beside them.
         stable: Whether most of their warm-ups settled.
+        threads: Of every runtime; 0 is as many as each takes by itself.
     """
 
     processes: int
@@ -65,6 +66,7 @@ class Evidence:
     steal: float | None = None
     control: Ratio | None = None
     stable: bool = True
+    threads: int = 0
 
 
 #: A round is left out, and a comparison withheld, where others took more than this share.

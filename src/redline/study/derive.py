@@ -375,19 +375,25 @@ def _compared(run: Run, rows: Sequence[Row]) -> list[Row]:
     baselines = {(*r.point, r.clock): r for r in timed if r.variant == run.baselines.get(r.device) and not r.control}
     controls = {(*r.point, r.clock): r for r in timed if r.control}
     return [
-        with_ratio(row, baselines.get((*row.point, row.clock)), controls.get((*row.point, row.clock))) for row in rows
+        with_ratio(
+            row,
+            baselines.get((*row.point, row.clock)),
+            controls.get((*row.point, row.clock)),
+            threads=run.settings.threads,
+        )
+        for row in rows
     ]
 
 
-def with_ratio(row: Row, baseline: Row | None, control: Row | None) -> Row:
-    """The row with its ratio to the baseline of its point, and what that rests on."""
+def with_ratio(row: Row, baseline: Row | None, control: Row | None, *, threads: int) -> Row:
+    """The row with its ratio to the baseline of its point, and what that rests on; ``threads`` of every runtime."""
     if baseline is None or row.time_s is None:
         return row
     row = replace(row, memory_sound=_memory_sound(baseline, control))
     if row is baseline or row.cell == baseline.cell:
         return replace(row, is_baseline=True)
     ratio, evidence = compare_rows(baseline, row, control if not row.control else None)
-    return replace(row, ratio=ratio, evidence=evidence)
+    return replace(row, ratio=ratio, evidence=replace(evidence, threads=threads))
 
 
 def compare_rows(slower: Row, faster: Row, twin: Row | None = None) -> tuple[Ratio | None, Evidence]:
