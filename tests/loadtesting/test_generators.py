@@ -146,7 +146,7 @@ def test_a_server_that_says_nothing_is_no_success_for_ab() -> None:
     report = parse_report(AB_REPORT.replace("6028", "0"))
     outcome = ab_run._outcome(report, [0.001] * 50, lead=0, elapsed_s=1.0, client_cpu_s=0.0)
     assert outcome.statuses == {"200": 0, "not 2xx": 5, "broken": 50}
-    assert outcome.response_s == []
+    assert outcome.response_s == ()
 
 
 def test_a_tool_that_is_missing_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_a_server_that_is_not_there_refuses_everything(tmp_path: Path) -> None:
         closed = run(url, tmp_path, users=2, seconds=0.1)
     assert opened.statuses == {"refused": 10}
     assert set(closed.statuses) == {"refused"}
-    assert opened.response_s == []
+    assert opened.response_s == ()
 
 
 def test_bytes_that_are_no_http_are_broken_and_not_answers(tmp_path: Path) -> None:

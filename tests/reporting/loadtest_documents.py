@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from redline.core.plain import from_plain
 from redline.loadtesting.results import LoadTest
 from redline.loadtesting.summary import Summary, summarize
 
@@ -68,7 +69,7 @@ def small(*servers: Server, **fields: Any) -> Document:
 
 def summary_of(value: Document) -> Summary:
     """What follows from a document."""
-    return summarize(LoadTest.from_json(value))
+    return summarize(from_plain(LoadTest, value, where="a document"))
 
 
 def changed(change: Callable[[Document], Any], *servers: Server) -> Summary:

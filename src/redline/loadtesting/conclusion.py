@@ -40,7 +40,6 @@ def _compared(targets: Sequence[TargetSummary], comparison: Comparison) -> list[
         return [f"Too few rounds were measured to compare {after} with {before}: at least 3 are needed."]
     at_best = comparison.equal_load is None or comparison.equal_load.rps is None
     where = "where each answers most" if at_best or not comparison.equal_load else f"at {comparison.equal_load.label}"
-    interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.rounds} rounds"
     if ratio.verdict == "the same":
         told = f"{after} and {before} answer the same within {_BAND}: {ratio.value:.2f}x the requests per second"
     elif ratio.verdict == "undecided":
@@ -49,7 +48,7 @@ def _compared(targets: Sequence[TargetSummary], comparison: Comparison) -> list[
         told = f"{after} answers {ratio.value:.2f}x as many requests per second as {before}"
     else:
         told = f"{after} is slower: {ratio.value:.2f}x the requests per second of {before}"
-    return [f"{told} {where} ({interval}).", *_costs(after, comparison)]
+    return [f"{told} {where} ({ratio.interval}).", *_costs(after, comparison)]
 
 
 def _tail(targets: Sequence[TargetSummary], comparison: Comparison) -> list[str]:
@@ -61,12 +60,11 @@ def _tail(targets: Sequence[TargetSummary], comparison: Comparison) -> list[str]
     if there is None or there.p99 is None:
         return told
     ratio = there.p99
-    interval = f"95 % interval {ratio.low:.2f} to {ratio.high:.2f}, {ratio.rounds} rounds"
     if ratio.verdict == "the same":
-        return [*told, f"At {there.label} their p99 is the same within {_BAND}: {ratio.value:.2f}x ({interval})."]
+        return [*told, f"At {there.label} their p99 is the same within {_BAND}: {ratio.value:.2f}x ({ratio.interval})."]
     if ratio.verdict == "undecided":
-        return [*told, f"At {there.label} it is not decided whose p99 is less: {ratio.value:.2f}x ({interval})."]
-    return [*told, f"At {there.label} the p99 of {after} is {ratio.value:.2f}x that of {before} ({interval})."]
+        return [*told, f"At {there.label} it is not decided whose p99 is less: {ratio.value:.2f}x ({ratio.interval})."]
+    return [*told, f"At {there.label} the p99 of {after} is {ratio.value:.2f}x that of {before} ({ratio.interval})."]
 
 
 def _costs(after: str, comparison: Comparison) -> list[str]:

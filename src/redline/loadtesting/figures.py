@@ -106,6 +106,13 @@ class TargetSummary:
     goodput_per_s: float | None
     accuracy: float | None
 
+    @property
+    def knee_rps(self) -> float | None:
+        """Requests a second at the knee: the rate of arrivals, or what so many users reached."""
+        if self.knee is None:
+            return None
+        return self.knee.rps if self.knee.rate is None else self.knee.rate
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointRatio:

@@ -65,17 +65,13 @@ def _agreement(name: str) -> Callable[[Subject], float | None]:
     return lambda subject: getattr(subject.summary.document.agreement, name, None)
 
 
-def _errors(subject: Subject) -> float:
-    return float(sum(point.errors for point in _sustained(subject)))
-
-
-def _dropped(subject: Subject) -> float:
-    return float(sum(point.dropped for point in _sustained(subject)))
+def _total(subject: Subject, name: str) -> float:
+    return float(sum(getattr(point, name) for point in _sustained(subject)))
 
 
 def _error_rate(subject: Subject) -> float | None:
-    offered = sum(point.offered for point in _sustained(subject))
-    return _errors(subject) / offered if offered else None
+    offered = _total(subject, "offered")
+    return _total(subject, "errors") / offered if offered else None
 
 
 def _sustained(subject: Subject) -> list[PointSummary]:
@@ -84,33 +80,19 @@ def _sustained(subject: Subject) -> list[PointSummary]:
     return [point for point in subject.target.points if most is None or point.rate is None or point.rate <= most]
 
 
-def _knee(subject: Subject) -> float | None:
-    knee = subject.target.knee
-    return None if knee is None else knee.rps if knee.rate is None else knee.rate
-
-
-def _rps_ratio(subject: Subject) -> float | None:
-    ratio = subject.comparison.rps if subject.comparison else None
-    return ratio.value if ratio else None
-
-
 NAMES: Mapping[str, Callable[[Subject], float | None]] = {
-    "p50_ms": _of_point("p50_s", 1000),
-    "p90_ms": _of_point("p90_s", 1000),
-    "p95_ms": _of_point("p95_s", 1000),
-    "p99_ms": _of_point("p99_s", 1000),
-    "p999_ms": _of_point("p999_s", 1000),
-    "max_ms": _of_point("max_s", 1000),
-    "mean_ms": _of_point("mean_s", 1000),
+    **{f"{name}_ms": _of_point(f"{name}_s", 1000) for name in ("p50", "p90", "p95", "p99", "p999", "max", "mean")},
     "rps": lambda subject: subject.target.best.rps if subject.target.best else 0.0,
-    "knee_rps": _knee,
+    "knee_rps": lambda subject: subject.target.knee_rps,
     "goodput": lambda subject: subject.target.goodput_per_s,
-    "errors": _errors,
+    "errors": lambda subject: _total(subject, "errors"),
     "error_rate": _error_rate,
-    "dropped": _dropped,
+    "dropped": lambda subject: _total(subject, "dropped"),
     "cpu_ms": _of_point("server_cpu_per_request_s", 1000),
     "rss_mb": _of_point("server_rss_bytes", 1e-6),
-    "rps_ratio": _rps_ratio,
+    "rps_ratio": lambda subject: (
+        subject.comparison.rps.value if subject.comparison and subject.comparison.rps else None
+    ),
     "p99_ratio": _p99_ratio,
     "knee_ratio": lambda subject: subject.comparison.knee if subject.comparison else None,
     "top1_agreement": _agreement("top1"),

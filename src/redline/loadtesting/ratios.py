@@ -30,6 +30,11 @@ class Ratio:
     rounds: int
 
     @property
+    def interval(self) -> str:
+        """The interval in words."""
+        return f"95 % interval {self.low:.2f} to {self.high:.2f}, {self.rounds} rounds"
+
+    @property
     def verdict(self) -> Comparative:
         """As :func:`redline.findings.claims.judge` decides it for everything that is compared."""
         found = stats.Ratio(self.value, self.low, self.high, self.rounds, CONFIDENCE)

@@ -185,7 +185,7 @@ def read_loadtest(path: Path) -> LoadTest:
 def _completed(windows: list[dict[str, Json]]) -> list[dict[str, Json]]:
     """By their order, with what earlier documents do not say: their round is how often the target had its turn."""
     seen: Counter[Json] = Counter()
-    ordered = sorted(windows, key=lambda one: int(one["order"]))
+    ordered = sorted(windows, key=lambda one: int(str(one["order"])))
     for one in ordered:
         one.update({"round": seen[one["target"]], "elapsed_s": one["seconds"], "lead": 0} | one)
         seen[one["target"]] += 1

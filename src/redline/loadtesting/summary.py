@@ -117,11 +117,7 @@ def _point(document: LoadTest, number: int, windows: Sequence[Window]) -> PointS
         offered_per_s=point.rate,
         rps=requests / seconds,
         mean_s=float(response.mean()) if requests else None,
-        p50_s=quantiles[0],
-        p90_s=quantiles[1],
-        p95_s=quantiles[2],
-        p99_s=quantiles[3],
-        p999_s=quantiles[4],
+        **dict(zip(("p50_s", "p90_s", "p95_s", "p99_s", "p999_s"), quantiles, strict=True)),
         max_s=float(response.max()) if requests else None,
         service_p50_s=float(np.percentile(service, 50)) if len(service) else None,
         service_p99_s=float(np.percentile(service, 99)) if len(service) else None,
@@ -165,11 +161,9 @@ def _split(windows: Sequence[Window]) -> Split | None:
     inferences, executions = sum(one.inferences for one in found), sum(one.executions for one in found)
     if not inferences:
         return None
+    phases = ("queue_s", "compute_input_s", "compute_infer_s", "compute_output_s")
     return Split(
-        queue_s=sum(one.queue_s for one in found) / inferences,
-        compute_input_s=sum(one.compute_input_s for one in found) / inferences,
-        compute_infer_s=sum(one.compute_infer_s for one in found) / inferences,
-        compute_output_s=sum(one.compute_output_s for one in found) / inferences,
+        **{phase: sum(getattr(one, phase) for one in found) / inferences for phase in phases},
         batch=inferences / executions if executions else None,
     )
 
@@ -202,7 +196,7 @@ def _compare(document: LoadTest, targets: Sequence[TargetSummary], candidate: in
         points=ratios,
         equal_load=equal,
         best=best,
-        knee=_over(_knee_rps(after), _knee_rps(before)),
+        knee=_over(after.knee_rps, before.knee_rps),
         size=_over(after.target.size_bytes, before.target.size_bytes),
         cpu=_cpu(before, after, equal or (ratios[-1] if ratios else None)),
         rps=rps,
@@ -249,12 +243,6 @@ def _rps(window: Window) -> float:
 
 def _quantile(window: Window, percent: float) -> float:
     return float(np.percentile(window.response_s, percent)) if window.response_s else 0.0
-
-
-def _knee_rps(target: TargetSummary) -> float | None:
-    if target.knee is None:
-        return None
-    return target.knee.rps if target.knee.rate is None else target.knee.rate
 
 
 def _cpu(before: TargetSummary, after: TargetSummary, at: PointRatio | None) -> float | None:

@@ -13,22 +13,15 @@ from typing import Any
 import numpy as np
 
 from redline.core.errors import InputError, WorkerError
+from redline.core.plain import from_plain
 from redline.core.tensor import Array, Signature, TensorSpec
 from redline.loadtesting.results import ServerSplit
 
+#: NumPy's names of what the protocol can carry, by the protocol's.
 DATATYPES: Mapping[str, str] = {
     "BOOL": "bool",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
+    **{name.upper(): name for name in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")},
+    **{f"FP{bits}": f"float{bits}" for bits in (16, 32, 64)},
 }
 _NAMES = {dtype: name for name, dtype in DATATYPES.items()}
 _PHASES = ("queue", "compute_input", "compute_infer", "compute_output")
@@ -98,8 +91,7 @@ class V2Client:
                 told = ", ".join(names) or "no model"
                 raise InputError(f"{self._address.url} has {told}; name one: {self._address.url}/v2/models/NAME")
             name = str(names[0])
-        metadata = self._json("GET", f"/v2/models/{urllib.parse.quote(name, safe='')}")
-        versions = [str(one) for one in metadata.get("versions") or ("1",)]
+        versions = [str(one) for one in self._metadata(model_path(name, None)).versions or ("1",)]
         return name, self._address.version or max(versions, key=lambda one: int(one) if one.isdigit() else 0)
 
     def signature(self, path: str) -> Signature:
@@ -108,9 +100,8 @@ class V2Client:
         Raises:
             InputError: an input of a type that cannot be made.
         """
-        metadata = self._json("GET", path)
-        inputs, outputs = (tuple(_spec(one) for one in metadata.get(side, ())) for side in ("inputs", "outputs"))
-        return Signature(inputs, outputs)
+        told = self._metadata(path)
+        return Signature(tuple(one.spec() for one in told.inputs), tuple(one.spec() for one in told.outputs))
 
     def split(self, path: str) -> ServerSplit | None:
         """The server's statistics of the model at ``path`` so far; None where it has none."""
@@ -157,6 +148,9 @@ class V2Client:
         """Send one request of the load's kind; the status, and what the server said."""
         status, _, content = self._ask("POST", path, body, headers)
         return status, _told(content)
+
+    def _metadata(self, path: str) -> _Metadata:
+        return from_plain(_Metadata, self._json("GET", path), where=f"{self._address.url}{path}")
 
     def _json(self, method: str, path: str, body: bytes | None = None) -> Any:
         status, _, content = self._ask(method, path, body)
@@ -218,18 +212,31 @@ def json_body(inputs: Mapping[str, Array]) -> bytes:
     return json.dumps({"inputs": told}).encode()
 
 
-def _described(name: str, array: Array) -> dict[str, Any]:
+def _described(name: str, array: Array) -> dict[str, str | list[int]]:
     return {"name": name, "shape": list(array.shape), "datatype": _NAMES[str(array.dtype)]}
 
 
-def _spec(tensor: Mapping[str, Any]) -> TensorSpec:
-    name, datatype = tensor["name"], tensor["datatype"]
-    if datatype not in DATATYPES:
-        raise InputError(f"tensor {name!r} is {datatype}; a load test knows numbers and booleans only")
-    sizes = [int(size) for size in tensor["shape"]]
-    shape = tuple(size if size >= 0 else ("batch" if place == 0 else f"{name}_{place}")
-                  for place, size in enumerate(sizes))  # fmt: skip
-    return TensorSpec(name, shape, DATATYPES[datatype])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tensor:
+    name: str
+    datatype: str
+    shape: tuple[int | str, ...]
+
+    def spec(self) -> TensorSpec:
+        if self.datatype not in DATATYPES:
+            raise InputError(f"tensor {self.name!r} is {self.datatype}; a load test knows numbers and booleans only")
+        shape = tuple(size if size >= 0 else ("batch" if place == 0 else f"{self.name}_{place}")
+                      for place, size in enumerate(map(int, self.shape)))  # fmt: skip
+        return TensorSpec(self.name, shape, DATATYPES[self.datatype])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Metadata:
+    """What a server says of a model; what other servers leave out is empty."""
+
+    versions: tuple[str | int, ...] | None = None
+    inputs: tuple[_Tensor, ...] = ()
+    outputs: tuple[_Tensor, ...] = ()
 
 
 def _outputs(content: bytes, length: str | None) -> dict[str, Array]:
