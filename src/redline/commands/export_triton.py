@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from redline.core.errors import InputError
 from redline.core.files import write_whole
@@ -21,9 +20,7 @@ from redline.deployment.kubernetes import (
 from redline.deployment.readme import HEADING, readme
 from redline.deployment.repository import CONFIG, Added, add_version, models_in
 from redline.deployment.triton import config_pbtxt
-from redline.deployment.triton_models import Prepared, prepare
-
-OnnxBackend = Literal["onnxruntime", "python"]
+from redline.deployment.triton_models import OnnxBackend, Prepared, prepare
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +76,10 @@ def export_triton(
     given = [models] if isinstance(models, str | Path) else list(models)
     if not given:
         raise InputError("got no model, expected at least one path or NAME=PATH")
-    wish = {"backend": backend, "max_batch": max_batch, "max_delay_s": max_delay_ms / 1e3, "instances": instances}
-    prepared = [prepare(str(one), wish) for one in given]
+    prepared = [
+        prepare(str(one), backend=backend, max_batch=max_batch, max_delay_s=max_delay_ms / 1e3, instances=instances)
+        for one in given
+    ]
     names = [one.model.name for one in prepared]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -116,7 +115,7 @@ def _write_files(
     if with_kserve:
         texts["kserve.yaml"] = kserve(workload, f"pvc://models/{workload.name}")
     page = repository / "README.md"
-    texts["README.md"] = readme(repository, models_in(repository), prepared[0].model, workload)
+    texts["README.md"] = readme(models_in(repository), prepared[0].model, workload)
     written, notes = [], []
     for name, text in texts.items():
         path = repository / name

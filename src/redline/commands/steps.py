@@ -1,18 +1,22 @@
-"""Steps of a tune and of a grid: functions of paths and plain values, so that each can run in a process of its own."""
+"""Steps of a study: functions of paths and plain values, so that each can run in a process of its own."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from redline.core.artifact import Argument, OnnxModel
+from redline.core.plain import Json
 from redline.core.samples import load_saved
 from redline.core.session import Session
 
+if TYPE_CHECKING:
+    from redline.study.describe import Description
 
-def describe_torch(ref: Mapping[str, Any], weights_file: str) -> dict[str, Any]:
+
+def describe_torch(ref: Mapping[str, Json], weights_file: str) -> Description:
     """Load a PyTorch model, save its weights once, and say what it is.
 
     A factory may draw its weights at random: from here on every process loads ``weights_file``. Where that is there
@@ -20,6 +24,7 @@ def describe_torch(ref: Mapping[str, Any], weights_file: str) -> dict[str, Any]:
     """
     from redline.networks.eager import load_weights, save_weights, signature_of
     from redline.networks.load import ModelRef, load_model
+    from redline.study.describe import Description
 
     model = load_model(ModelRef.from_json(ref))
     path = Path(weights_file)
@@ -28,35 +33,36 @@ def describe_torch(ref: Mapping[str, Any], weights_file: str) -> dict[str, Any]:
             load_weights(model, path)
         else:
             save_weights(model, path)
-    return {
-        "signature": signature_of(model).to_json(),
-        "parameters": model.parameters,
-        "preprocess": model.preprocess.to_json() if model.preprocess else None,
-        "asset": model.asset,
-        "class_names": list(model.class_names or ()),
-        "from_file": model.from_file,
-        "notes": list(model.notes),
-    }
+    return Description(
+        signature=signature_of(model),
+        parameters=model.parameters,
+        preprocess=model.preprocess,
+        asset=model.asset,
+        class_names=model.class_names or (),
+        from_file=model.from_file,
+        notes=model.notes,
+    )
 
 
-def describe_onnx(path: str) -> dict[str, Any]:
-    """Say what an ONNX file is, in the terms of :func:`describe_torch`."""
+def describe_onnx(path: str) -> Description:
+    """Say what an ONNX file is, in the same terms."""
     from redline.formats.onnx_file import describe, load_proto
+    from redline.study.describe import Description
 
     proto = load_proto(Path(path))
     model = describe(Path(path), proto)
-    return {
-        "signature": model.signature.to_json(),
-        "parameters": sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
-        "preprocess": model.usage.preprocess.to_json() if model.usage.preprocess else None,
-        "asset": None,
-        "class_names": list(model.usage.class_names),
-        "from_file": True,
-        "notes": [],
-    }
+    return Description(
+        signature=model.signature,
+        parameters=sum(math.prod(tensor.dims) for tensor in proto.graph.initializer),
+        preprocess=model.usage.preprocess,
+        asset=None,
+        class_names=model.usage.class_names,
+        from_file=True,
+        notes=(),
+    )
 
 
-def export(ref: Mapping[str, Any], weights_file: str | None, out: str, opset: int | None) -> dict[str, Any]:
+def export(ref: Mapping[str, Json], weights_file: str | None, out: str, opset: int | None) -> OnnxModel:
     """PyTorch to ONNX with a dynamic batch, compared with PyTorch's answers."""
     from redline.commands.export import export_model
     from redline.networks.eager import load_weights, signature_of
@@ -68,41 +74,41 @@ def export(ref: Mapping[str, Any], weights_file: str | None, out: str, opset: in
         load_weights(model, Path(weights_file))
     fixed = signature_of(model).fixed_batch
     options = ExportOptions(batch="dynamic" if fixed is None else fixed, opset=opset)
-    return artifact_record(export_model(model, Path(out), options).model)
+    return export_model(model, Path(out), options).model
 
 
-def optimize(model: str, out: str) -> dict[str, Any]:
+def optimize(model: str, out: str) -> OnnxModel:
     """The default graph passes, each checked."""
     from redline.commands.optimize import optimize as optimize_command
 
-    return artifact_record(optimize_command(Path(model), Path(out)).model)
+    return optimize_command(Path(model), Path(out)).model
 
 
-def fp16(model: str, out: str) -> dict[str, Any]:
+def fp16(model: str, out: str) -> OnnxModel:
     """Weights and arithmetic in half precision, float32 inputs and outputs."""
     from redline.transforms.half import to_half
 
-    return artifact_record(to_half(_read(model), Path(out)))
+    return to_half(_read(model), Path(out))
 
 
-def int8_dynamic(model: str, out: str) -> dict[str, Any]:
+def int8_dynamic(model: str, out: str) -> OnnxModel:
     """Dynamic INT8 in the form that ONNX Runtime runs fast."""
     from redline.transforms.quantize import quantize_dynamic
 
-    return artifact_record(quantize_dynamic(_read(model), Path(out)))
+    return quantize_dynamic(_read(model), Path(out))
 
 
-def int8_static(model: str, out: str, samples: str, method: str) -> dict[str, Any]:
+def int8_static(model: str, out: str, samples: str, method: str) -> OnnxModel:
     """Static Q/DQ INT8, calibrated on real samples."""
     from redline.transforms.quantize import StaticOptions, quantize_static
 
     options = StaticOptions(method=cast("Any", method))
-    return artifact_record(quantize_static(_read(model), Path(out), load_saved(samples), options))
+    return quantize_static(_read(model), Path(out), load_saved(samples), options)
 
 
 def int8_auto(
     model: str, out: str, calibration: str, verification: str, min_agreement: float, max_accuracy_drop: float
-) -> dict[str, Any]:
+) -> OnnxModel:
     """Static INT8 with the fewest layers in floating point that the accuracy gate needs.
 
     The layers are chosen on ``verification``, which is neither calibrated on nor reported.
@@ -117,21 +123,15 @@ def int8_auto(
     one = 1 / len(selection)
     gate = Gate(min_agreement=min(min_agreement, 1 - one), max_accuracy_drop=max(max_accuracy_drop, one))
     source = _read(model)
-    result = quantize_auto(
-        source,
-        Path(out),
-        load_saved(calibration),
-        StaticOptions(),
-        agreement_gate(source, selection, gate),
-    )
-    return {**artifact_record(result.model), "kept_in_float": list(result.kept)}
+    gated = agreement_gate(source, selection, gate)
+    return quantize_auto(source, Path(out), load_saved(calibration), StaticOptions(), gated).model
 
 
-def int8_nncf(model: str, out: str, samples: str) -> dict[str, Any]:
+def int8_nncf(model: str, out: str, samples: str) -> OnnxModel:
     """INT8 by NNCF, for OpenVINO."""
     from redline.transforms.nncf_int8 import quantize_nncf
 
-    return artifact_record(quantize_nncf(_read(model), Path(out), load_saved(samples)))
+    return quantize_nncf(_read(model), Path(out), load_saved(samples))
 
 
 def compile_engine(model: str, backend: str, options: Mapping[str, Argument], directory: str) -> str:
@@ -164,9 +164,9 @@ def compile_tensorrt(
 
 
 def compile_torch_tensorrt(
-    ref: Mapping[str, Any],
+    ref: Mapping[str, Json],
     weights_file: str | None,
-    signature: Mapping[str, Any],
+    signature: Mapping[str, Json],
     precision: str,
     batch: Sequence[int],
     directory: str,
@@ -207,19 +207,6 @@ def open_product(
     model = write_gemm(Path(folder) / "product.onnx", size=size, precision=precision)
     made = load_backend(backend, options)
     return made.load(made.compile(model, Path(folder)))
-
-
-def artifact_record(model: OnnxModel) -> dict[str, Any]:
-    """The ``artifact`` record of a model file; the caller adds its name and makes the path relative."""
-    return {
-        "kind": "artifact",
-        "path": str(model.path),
-        "sha256": model.sha256,
-        "size_bytes": model.size_bytes,
-        "layers": [list(pair) for pair in model.layers.counts],
-        "opset": model.opset,
-        "provenance": [step.to_json() for step in model.provenance],
-    }
 
 
 def _read(path: str) -> OnnxModel:

@@ -9,7 +9,7 @@ from pathlib import Path
 from redline.core.errors import InputError, WorkerError
 from redline.core.files import sha256_of, stem_of
 from redline.core.packages import missing
-from redline.core.plain import from_plain, to_plain
+from redline.core.plain import to_plain
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Signature
 from redline.data.choose import Needs
@@ -122,7 +122,7 @@ def describe_at(name: str, size: Size | None, weights: Path, config: StudyConfig
             environment=thread_environment(max(config.threads, 1)),
         )
     try:
-        told = from_plain(Description, call_in_fresh_process(step, timeout_s=_DESCRIBE_S), where=name)
+        told: Description = call_in_fresh_process(step, timeout_s=_DESCRIBE_S)
     except WorkerError as error:
         if error.missing is not None:
             raise error.missing from error

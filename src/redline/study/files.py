@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from threading import RLock
 
+from redline.core.artifact import OnnxModel
 from redline.core.errors import RedlineError, WorkerError
 from redline.core.files import stem_of
-from redline.core.plain import from_plain
 from redline.core.samples import load_saved, save_samples
 from redline.data.choose import Chosen, choose_samples
 from redline.measurement.worker import Json, Source, call_in_fresh_process
@@ -202,9 +202,18 @@ class Workshop:
         out.parent.mkdir(parents=True, exist_ok=True)
         more = self._auto_arguments() if step == AUTO_FILE else {}
         source = file_source(step, self._made.files, out, self.model.site(self._shelf.folder, self._config, ""), more)
-        told = call_in_fresh_process(source, timeout_s=step.timeout_s)
-        about = {"model": self.model.name, "size": self.model.size, "name": out.name, "path": path}
-        return from_plain(ArtifactMade, {**told, **about}, where=step.title)
+        made: OnnxModel = call_in_fresh_process(source, timeout_s=step.timeout_s)
+        return ArtifactMade(
+            model=self.model.name,
+            size=self.model.size,
+            name=out.name,
+            path=path,
+            sha256=made.sha256,
+            size_bytes=made.size_bytes,
+            layers=made.layers.counts,
+            opset=made.opset,
+            provenance=made.provenance,
+        )
 
     def _auto_arguments(self) -> Mapping[str, Json]:
         """Layers are chosen on samples that neither calibrate nor are reported."""
