@@ -32,7 +32,7 @@ def files(tmp_path: Path) -> VersionFiles:
     (tmp_path / "source.onnx").write_bytes(b"weights")
     (tmp_path / "source.data").write_bytes(b"more weights")
     copied = {"model.onnx": tmp_path / "source.onnx", "data/w.bin": tmp_path / "source.data"}
-    return VersionFiles(copied=copied, written={"model.py": "print()\n"}, about={"sha256": "abc"})
+    return VersionFiles(copied=copied, written={"model.py": "print()\n", "redline.json": '{"sha256": "abc"}'})
 
 
 def tree(folder: Path) -> set[str]:
@@ -96,7 +96,7 @@ def test_a_copy_that_fails_leaves_nothing(tmp_path: Path, files: VersionFiles, f
     if not first:
         add_version(tmp_path / "r", model(), files)
     before = tree(tmp_path / "r") if not first else set()
-    missing = VersionFiles(copied={"model.onnx": tmp_path / "gone.onnx"}, written={}, about={})
+    missing = VersionFiles(copied={"model.onnx": tmp_path / "gone.onnx"}, written={})
     with pytest.raises(FileNotFoundError):
         add_version(tmp_path / "r", model(), missing)
     assert {str(path.relative_to(tmp_path / "r")) for path in (tmp_path / "r").rglob("*") if path.is_file()} == before

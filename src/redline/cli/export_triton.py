@@ -70,7 +70,9 @@ def export_triton_command(
                         "max_batch": one.prepared.model.max_batch,
                         "instances": one.prepared.model.scheduling.instances,
                         "kind": one.prepared.model.scheduling.kind,
-                        **{name: one.prepared.files.about[name] for name in ("precision", "source", "sha256")},
+                        "precision": one.prepared.about.precision,
+                        "source": one.prepared.about.source,
+                        "sha256": one.prepared.about.sha256,
                         "signature": one.prepared.model.signature,
                     }
                     for one in result.models
@@ -87,10 +89,10 @@ def _show(result: TritonExport) -> None:
     lines = []
     for exported in result.models:
         model = exported.prepared.model
-        plan, about = model.scheduling, exported.prepared.files.about
+        plan, about = model.scheduling, exported.prepared.about
         batch = f"batches of up to {model.max_batch}" if model.max_batch else "no batching"
         where = "GPU" if plan.kind == "gpu" else "CPU"
-        lines.append(f"wrote {exported.added.folder} ({about['source']}, {about['layers']})")
+        lines.append(f"wrote {exported.added.folder} ({about.source}, {about.layers})")
         lines.append(f"  {model.backend}, {plan.instances} on the {where}, {batch}")
     lines += [f"wrote {path}" for path in result.files]
     lines += [f"note: {note}" for note in result.notes]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from redline.core.artifact import Argument, Engine
@@ -14,9 +14,9 @@ from redline.core.files import sha256_of, whole_folder
 from redline.core.plain import to_plain
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import TensorSpec
-from redline.findings.claims import claim_of
+from redline.findings.claims import Claim, claim_of
 from redline.study.records import Model, ModelFile, VariantFound
-from redline.study.rows import Row, Study
+from redline.study.rows import Study
 
 MANIFEST = "manifest.json"
 _MEASURED = (
@@ -61,7 +61,7 @@ class Manifest:
     outputs: tuple[TensorSpec, ...]
     preprocess: Preprocess | None
     class_names: tuple[str, ...] | None
-    measured: Mapping[str, object]
+    measured: Mapping[str, int | float | Claim | None]
     recommendation: tuple[str, ...]
     run_id: str
     command: str
@@ -117,7 +117,7 @@ def write_best(study: Study, variants: Sequence[VariantFound], folder: Path) -> 
             outputs=model.signature.outputs,
             preprocess=model.preprocess,
             class_names=model.class_names or None,
-            measured=_measured(row),
+            measured={name: getattr(row, name) for name in _MEASURED} | {"speedup": claim_of(row)},
             recommendation=study.conclusion.sentences,
             run_id=study.run.run_id,
             command=study.run.command,
@@ -151,8 +151,3 @@ def _engine_of(found: VariantFound, folder: Path) -> Path | None:
     engines = [*(folder / "engines").glob(f"{found.variant}/batch{found.batch}/*.engine.json")]
     engines += (folder / "engines").glob(f"{found.variant}/*.engine.json")
     return next(iter(sorted(engines)), None)
-
-
-def _measured(row: Row) -> Mapping[str, object]:
-    claim = claim_of(row)
-    return {**{name: getattr(row, name) for name in _MEASURED}, "speedup": asdict(claim) if claim else None}

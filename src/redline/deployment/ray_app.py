@@ -11,10 +11,11 @@ import asyncio
 import importlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from redline.core.artifact import Argument
 from redline.core.errors import InputError, MissingDependencyError, RedlineError
 
 #: What makes the server of a replica: ``(models, options) -> Made``, beside a class ``ServeOptions``. A string, as
@@ -102,7 +103,9 @@ class Replicas:
 class Replica:
     """One server in a process of Ray's; its requests run in threads, as in ``redline serve``."""
 
-    def __init__(self, models: Sequence[str], factory: str, options: Mapping[str, Any], threads: int) -> None:
+    def __init__(
+        self, models: Sequence[str], factory: str, options: Mapping[str, Argument | Path], threads: int
+    ) -> None:
         self._made = _make(factory, models, options)
         self._server = self._made.server
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="redline-request")
@@ -147,7 +150,7 @@ def build(
     *,
     replicas: Replicas | None = None,
     factory: str = FACTORY,
-    options: Mapping[str, Any] | None = None,
+    options: Mapping[str, Argument | Path] | None = None,
 ) -> Any:
     """An application for ``ray.serve.run``.
 
@@ -183,29 +186,11 @@ def build(
     return deployment.bind([_absolute(model) for model in models], factory, told, plan.ongoing)
 
 
-@dataclass(frozen=True, slots=True)
-class _Arguments:
-    """What follows ``serve run redline.deployment.ray_app:app``, as text."""
-
-    models: tuple[str, ...]
-    replicas: Replicas = field(default_factory=Replicas)
-
-
 def app(args: Mapping[str, str]) -> Any:
     """What ``serve run`` and a Serve config file call: ``models=A,B replicas=1-4 cores=2 gpus=0``.
 
     Raises:
         InputError: an unknown argument, or one that is no number.
-    """
-    parsed = _parse(args)
-    return build(parsed.models, replicas=parsed.replicas)
-
-
-def _parse(args: Mapping[str, str]) -> _Arguments:
-    """The arguments as values.
-
-    >>> _parse({"models": "a.onnx,b=b.onnx", "replicas": "1-4"}).replicas.largest
-    4
     """
     unknown = sorted(set(args) - {"models", "replicas", "cores", "gpus"})
     if unknown:
@@ -222,20 +207,19 @@ def _parse(args: Mapping[str, str]) -> _Arguments:
         raise
     except ValueError as error:
         raise InputError(f"got {dict(args)}, expected numbers, as in replicas=1-4 cores=2 gpus=0") from error
-    models = tuple(model for model in str(args.get("models", "")).split(",") if model)
-    return _Arguments(models, plan)
+    return build(tuple(model for model in str(args.get("models", "")).split(",") if model), replicas=plan)
 
 
-def _scale(plan: Replicas) -> dict[str, Any]:
+def _scale(plan: Replicas) -> dict[str, int | dict[str, float]]:
     if plan.smallest == plan.largest:
         return {"num_replicas": plan.smallest}
     # Ray adds replicas while each has more than this many requests at a time.
     wanted = max(1.0, 2 * plan.cores)
-    limits = {"min_replicas": plan.smallest, "max_replicas": plan.largest}
-    return {"autoscaling_config": {**limits, "target_ongoing_requests": wanted}}
+    limits = {"min_replicas": plan.smallest, "max_replicas": plan.largest, "target_ongoing_requests": wanted}
+    return {"autoscaling_config": limits}
 
 
-def _make(factory: str, models: Sequence[str], options: Mapping[str, Any]) -> Made:
+def _make(factory: str, models: Sequence[str], options: Mapping[str, Argument | Path]) -> Made:
     name, _, function = factory.partition(":")
     module = importlib.import_module(name)
     made: Made = getattr(module, function)(models, module.ServeOptions(**options))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -11,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redline.core.errors import BusyError, InputError
-from redline.core.files import flush, umask, write_whole
+from redline.core.files import flush, umask
 from redline.deployment.triton import LABELS_FILE, TritonModel, config_pbtxt, labels_text, same_interface
 
 CONFIG = "config.pbtxt"
+#: What is known of a version; Triton ignores it.
 ABOUT = "redline.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
@@ -31,12 +30,10 @@ class VersionFiles:
     Attributes:
         copied: Files to copy, by their path in that folder.
         written: Text by its path in that folder.
-        about: What is known of the model; becomes ``redline.json``, which Triton ignores.
     """
 
     copied: Mapping[str, Path]
     written: Mapping[str, str]
-    about: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +135,6 @@ def _fill(folder: Path, files: VersionFiles) -> None:
         shutil.copyfile(source, folder / name)
     for name, text in files.written.items():
         (folder / name).write_text(text, encoding="utf-8")
-    write_whole(folder / ABOUT, json.dumps(dict(files.about), indent=2) + "\n")
 
 
 @contextmanager

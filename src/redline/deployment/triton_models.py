@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 import onnx
 from onnx import GraphProto, TensorProto
@@ -18,19 +18,37 @@ from redline.backends.tensorrt.profiles import Profile, Range, parse_profiles
 from redline.core.artifact import Engine, Layers, OnnxModel
 from redline.core.errors import ArtifactError, InputError
 from redline.core.host import available_cores
+from redline.core.plain import JsonObject, to_plain
 from redline.core.preprocess import Preprocess, Usage
 from redline.core.tensor import Signature
 from redline.deployment import triton_python
-from redline.deployment.repository import VersionFiles, check_name
+from redline.deployment.repository import ABOUT, VersionFiles, check_name
 from redline.deployment.triton import MODEL_FILES, Kind, Scheduling, TritonModel, joins, why_not_joined
 from redline.formats.onnx_file import read_onnx
 from redline.opening.opening import MANIFEST
 
+OnnxBackend = Literal["onnxruntime", "python"]
 _NAMED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,127})=(.+)", re.S)
 _LARGEST_BATCH = 32
 _NO_SIZE = "Triton has no tensor without a size beside the batch"
 #: Redline's backends that run an ONNX file on a GPU; Triton's ONNX Runtime does that too.
 _ONNX_ON_GPU = ("onnxruntime-cuda", "onnxruntime-tensorrt")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What is known of a model: its ``redline.json``."""
+
+    format: int = 1
+    redline: str
+    source: str
+    sha256: str
+    precision: str
+    layers: str
+    signature: Signature
+    scheduling: Scheduling
+    platform: Mapping[str, str]
+    usage: JsonObject
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +61,7 @@ class Prepared:
     """
 
     model: TritonModel
+    about: About
     files: VersionFiles
     comment: str
     notes: tuple[str, ...] = ()
@@ -69,12 +88,17 @@ class _ModelFile:
         return self.measured or (self.layers.precision, self.layers.describe())
 
 
-def prepare(text: str, wish: Mapping[str, Any]) -> Prepared:
+def prepare(
+    text: str, *, backend: OnnxBackend, max_batch: int | None, max_delay_s: float, instances: int | None
+) -> Prepared:
     """Find the file behind ``PATH`` or ``NAME=PATH``, and decide how Triton runs it.
 
     Args:
         text: What the user typed.
-        wish: ``backend``, ``max_batch``, ``max_delay_s`` and ``instances``; None where the user left it open.
+        backend: What runs an ONNX file.
+        max_batch: The most rows that run at once; None where the user left it open.
+        max_delay_s: How long a batch may wait to fill.
+        instances: How many run side by side; None where the user left it open.
 
     Raises:
         InputError: there is no such file, or Triton cannot run it.
@@ -83,31 +107,30 @@ def prepare(text: str, wish: Mapping[str, Any]) -> Prepared:
     path = Path(named[2]) if named else Path(text)
     found = _find(path)
     name = check_name(named[1] if named else found.name)
-    scheduling, notes = _schedule(found, wish)
-    backend = "tensorrt" if found.plan else _backend(wish["backend"])
+    if not found.plan and backend not in ("onnxruntime", "python"):
+        raise InputError(f"got backend {backend!r}, expected onnxruntime or python")
+    scheduling, notes = _schedule(found, max_batch, max_delay_s)
+    if instances is not None:
+        scheduling = replace(scheduling, instances=instances)
     model = TritonModel(
         name=name,
-        backend=backend,
+        backend="tensorrt" if found.plan else backend,
         signature=found.signature,
         scheduling=scheduling,
         class_names=found.usage.class_names,
         usual=_usual(found),
     )
+    about = _about(found, model)
     return Prepared(
         model=model,
-        files=_files(found, model),
+        about=about,
+        files=_files(found, model, about),
         comment=(
             f"Written by redline {redline.__version__} from {found.path.name} "
             f"(sha256 {found.sha256[:16]}…, {found.precision[1]}).\nYours to edit: redline never writes it again."
         ),
         notes=(*found.notes, *notes),
     )
-
-
-def _backend(text: str) -> Literal["onnxruntime", "python"]:
-    if text not in ("onnxruntime", "python"):
-        raise InputError(f"got backend {text!r}, expected onnxruntime or python")
-    return cast('Literal["onnxruntime", "python"]', text)
 
 
 def _find(path: Path) -> _ModelFile:
@@ -207,8 +230,8 @@ def _as_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._") or "model"
 
 
-def _schedule(found: _ModelFile, wish: Mapping[str, Any]) -> tuple[Scheduling, tuple[str, ...]]:
-    wanted, notes = wish["max_batch"], []
+def _schedule(found: _ModelFile, wanted: int | None, max_delay_s: float) -> tuple[Scheduling, list[str]]:
+    notes = []
     one_row = why_not_joined(found.signature)
     if one_row:
         notes.append(one_row)
@@ -217,14 +240,14 @@ def _schedule(found: _ModelFile, wish: Mapping[str, Any]) -> tuple[Scheduling, t
         notes += [f"clients see {spec.name} as [batch, 1]: {_NO_SIZE}" for spec in tensors if len(spec.shape) == 1]
     plan = Scheduling(
         max_batch=_LARGEST_BATCH if wanted is None else wanted,
-        max_delay_s=wish["max_delay_s"],
+        max_delay_s=max_delay_s,
         instances=available_cores() if found.kind == "cpu" else 1,
         kind=found.kind,
     )
     if found.plan is not None:
         plan, told = _profiled(plan, found.plan, wanted)
         notes += told
-    return replace(plan, instances=plan.instances if wish["instances"] is None else wish["instances"]), tuple(notes)
+    return plan, notes
 
 
 def _profiled(plan: Scheduling, engine: Engine, wanted: int | None) -> tuple[Scheduling, list[str]]:
@@ -264,29 +287,32 @@ def _usual(found: _ModelFile) -> dict[str, tuple[int, ...]]:
     return {inputs[0].name: (1, *shape)}
 
 
-def _files(found: _ModelFile, model: TritonModel) -> VersionFiles:
-    onnx_file, written = MODEL_FILES["onnxruntime"], {}
+def _files(found: _ModelFile, model: TritonModel, about: About) -> VersionFiles:
+    written: dict[str, str] = {}
     if found.plan is not None:
         plan = MODEL_FILES["tensorrt"]
         # With its description, so that redline serve opens the repository too.
         copied = {plan: found.path, f"{plan}.engine.json": found.plan.sidecar}
     else:
-        copied = {onnx_file: found.path, **external_files(found.path)}
+        copied = {MODEL_FILES["onnxruntime"]: found.path, **external_files(found.path)}
         if model.backend == "python":
             written = {MODEL_FILES["python"]: Path(triton_python.__file__).read_text(encoding="utf-8")}
-    about = {
-        "format": 1,
-        "redline": redline.__version__,
-        "source": found.path.name,
-        "sha256": found.sha256,
-        "precision": found.precision[0],
-        "layers": found.precision[1],
-        "signature": found.signature.to_json(),
-        "scheduling": asdict(model.scheduling),
-        "platform": dict(found.plan.platform) if found.plan else {},
-        "usage": found.usage.to_json(),
-    }
-    return VersionFiles(copied=copied, written=written, about=about)
+    written[ABOUT] = json.dumps(to_plain(about), indent=2) + "\n"
+    return VersionFiles(copied=copied, written=written)
+
+
+def _about(found: _ModelFile, model: TritonModel) -> About:
+    return About(
+        redline=redline.__version__,
+        source=found.path.name,
+        sha256=found.sha256,
+        precision=found.precision[0],
+        layers=found.precision[1],
+        signature=found.signature,
+        scheduling=model.scheduling,
+        platform=found.plan.platform if found.plan else {},
+        usage=found.usage.to_json(),
+    )
 
 
 def external_files(path: Path) -> dict[str, Path]:

@@ -25,7 +25,8 @@ class TritonPythonModel:
         self._outputs = [tensor["name"] for tensor in config["output"]]
         self._batches = config["max_batch_size"] > 0
         options = ort.SessionOptions()
-        options.intra_op_num_threads = _number(config, "intra_op_thread_count")
+        threads = config.get("parameters", {}).get("intra_op_thread_count", {})
+        options.intra_op_num_threads = int(threads.get("string_value", "0"))
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         folder = Path(args["model_repository"]) / args["model_version"]
@@ -86,7 +87,3 @@ class TritonPythonModel:
             return self._utils.InferenceResponse(error=self._utils.TritonError(" ".join(str(outputs).split())[:500]))
         tensors = [self._utils.Tensor(name, np.ascontiguousarray(array)) for name, array in outputs.items()]
         return self._utils.InferenceResponse(output_tensors=tensors)
-
-
-def _number(config: dict[str, Any], key: str) -> int:
-    return int(config.get("parameters", {}).get(key, {}).get("string_value", "0"))
