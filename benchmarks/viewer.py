@@ -33,7 +33,7 @@ from redline.core.plain import to_plain
 from redline.detection.results import Detections
 from redline.measurement.environment import fingerprint, noise_check
 from redline.serving.limits import Limits
-from redline.serving.runners import Stop, serve_waitress
+from redline.serving.runners import Listening, Stop, serve_on
 from scale.outputs import SlideInfo, open_writer
 from scale.viewer.app import create_app
 from scale.viewer.hosts import names_of
@@ -169,7 +169,8 @@ def measure(result: Path, browser: str, profile: Path, frames: int, rounds: int)
         urls.append(url)
         ready.set()
 
-    server = threading.Thread(target=lambda: serve_waitress(app, Idle(), "127.0.0.1", 0, on_ready=on_ready, **options))
+    listening = Listening("127.0.0.1", 0)
+    server = threading.Thread(target=lambda: serve_on("waitress", app, Idle(), listening, on_ready=on_ready, **options))
     server.start()
     ready.wait(30)
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--remote-debugging-port=0"]

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from redline.serving.limits import Limits
-from redline.serving.runners import Stop, serve_granian, serve_waitress
+from redline.serving.runners import Listening, Stop, serve_on
 
 RUNNERS = ("granian", "waitress")
-SERVE = {"granian": serve_granian, "waitress": serve_waitress}
 TIMEOUT_S = 20.0
 
 
@@ -73,11 +72,18 @@ def running(
     def serve() -> None:
         try:
             ended.append(
-                SERVE[runner](
-                    app, server, "127.0.0.1", 0, limits=limits or Limits(), threads=threads, on_ready=told, stop=stop,
+                serve_on(
+                    runner,  # type: ignore[arg-type]
+                    app,
+                    server,
+                    Listening("127.0.0.1", 0),
+                    limits=limits or Limits(),
+                    threads=threads,
+                    on_ready=told,
+                    stop=stop,
                     **more,
                 )
-            )  # fmt: skip
+            )
         except Exception as error:  # noqa: BLE001 (shown below)
             ended.append(error)
         finally:

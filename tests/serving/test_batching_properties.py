@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from redline.core.errors import RequestError
 from redline.core.tensor import Array
 from redline.serving.batching import join, kind_of, split
-from redline.serving.scheduling import Batching, Scheduler, Timing
+from redline.serving.scheduling import Batching, Timing, scheduler_of
 
 LIMIT_S = 30.0
 Answer = tuple[dict[str, Array], Timing] | BaseException
@@ -106,7 +106,7 @@ def test_each_caller_gets_what_is_its_own(
         go.set()
     models = [Model(go) for _ in range(runs)]
     told: list[int] = []
-    scheduler = Scheduler(models, batch=batch, queue=queue, on_executed=lambda rows, _: told.append(rows))
+    scheduler = scheduler_of(models, batch=batch, queue=queue, on_executed=lambda rows, _: told.append(rows))
     got: list[Answer] = [RuntimeError("no answer")] * len(requests)
     settled: list[int] = []
     begin = threading.Barrier(len(requests))

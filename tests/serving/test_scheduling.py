@@ -17,7 +17,7 @@ import pytest
 
 from redline.core.errors import InputError, RequestError
 from redline.core.tensor import Array
-from redline.serving.scheduling import Batching, RunDesk, Scheduler, Timing
+from redline.serving.scheduling import Batching, RunDesk, Scheduler, Timing, scheduler_of
 
 LIMIT_S = 10.0
 Answer = tuple[dict[str, Array], Timing]
@@ -104,7 +104,7 @@ def test_a_request_is_answered_and_timed(batch: Batching | None) -> None:
         clock.now += 2.0
         return {"y": inputs["x"] + 1}
 
-    scheduler = Scheduler([run], batch=batch, queue=4, clock=clock, on_executed=lambda *told: ran.append(told))
+    scheduler = scheduler_of([run], batch=batch, queue=4, clock=clock, on_executed=lambda *told: ran.append(told))
     with served(scheduler):
         outputs, timing = scheduler.run(rows_of(1, 2, 3), rows=3, deadline=None)
         assert outputs["y"][:, 0].tolist() == [2, 3, 4]
@@ -121,7 +121,7 @@ def test_the_callers_own_thread_runs_the_model_where_nothing_is_batched() -> Non
         threads.append(threading.current_thread())
         return {}
 
-    scheduler = Scheduler([run], batch=None, queue=0)
+    scheduler = scheduler_of([run], batch=None, queue=0)
     with served(scheduler):
         scheduler.run(rows_of(1), rows=1, deadline=None)
     assert threads == [threading.main_thread()]
@@ -130,7 +130,7 @@ def test_the_callers_own_thread_runs_the_model_where_nothing_is_batched() -> Non
 @WAYS
 def test_as_many_run_at_once_as_there_are_runs_each_in_its_own(batch: Batching | None) -> None:
     models = [Model(held=True) for _ in range(3)]
-    scheduler = Scheduler(models, batch=batch, queue=64)
+    scheduler = scheduler_of(models, batch=batch, queue=64)
     with served(scheduler, *models) as callers:
         asked = [callers.submit(scheduler.run, rows_of(value), rows=1, deadline=None) for value in range(20)]
         for model in models:
@@ -147,7 +147,7 @@ def test_as_many_run_at_once_as_there_are_runs_each_in_its_own(batch: Batching |
 @WAYS
 def test_first_come_first_served(batch: Batching | None) -> None:
     model = Model(held=True)
-    scheduler = Scheduler([model], batch=batch, queue=64)
+    scheduler = scheduler_of([model], batch=batch, queue=64)
     with served(scheduler, model) as callers:
         first = callers.submit(scheduler.run, rows_of(-1), rows=1, deadline=None)
         model.entered()
@@ -163,7 +163,7 @@ def test_first_come_first_served(batch: Batching | None) -> None:
 @WAYS
 def test_a_full_queue_says_when_to_come_again(batch: Batching | None) -> None:
     clock, model = Clock(), Model()
-    scheduler = Scheduler([model], batch=batch, queue=3, clock=clock)
+    scheduler = scheduler_of([model], batch=batch, queue=3, clock=clock)
     with served(scheduler, model) as callers:
         model.go.clear()
         asked = [callers.submit(scheduler.run, rows_of(0), rows=1, deadline=None)]
@@ -188,7 +188,7 @@ def test_a_full_queue_says_when_to_come_again(batch: Batching | None) -> None:
 @WAYS
 def test_no_queue_serves_one_behind_the_other_and_asks_to_wait_a_second_at_least(batch: Batching | None) -> None:
     model = Model()
-    scheduler = Scheduler([model], batch=batch, queue=0)
+    scheduler = scheduler_of([model], batch=batch, queue=0)
     with served(scheduler, model) as callers:
         for value in range(200):
             scheduler.run(rows_of(value), rows=1, deadline=None)
@@ -206,7 +206,7 @@ def test_no_queue_serves_one_behind_the_other_and_asks_to_wait_a_second_at_least
 @WAYS
 def test_a_request_that_comes_too_late_never_runs(batch: Batching | None) -> None:
     clock, model = Clock(), Model()
-    scheduler = Scheduler([model], batch=batch, queue=4, clock=clock)
+    scheduler = scheduler_of([model], batch=batch, queue=4, clock=clock)
     with served(scheduler, model):
         with pytest.raises(RequestError, match="deadline") as late:
             scheduler.run(rows_of(1), rows=1, deadline=clock.now)
@@ -217,7 +217,7 @@ def test_a_request_that_comes_too_late_never_runs(batch: Batching | None) -> Non
 @WAYS
 def test_a_waiter_leaves_at_its_deadline_while_another_still_runs(batch: Batching | None) -> None:
     model = Model(held=True)
-    scheduler = Scheduler([model], batch=batch, queue=2)
+    scheduler = scheduler_of([model], batch=batch, queue=2)
     with served(scheduler, model) as callers:
         first = callers.submit(scheduler.run, rows_of(0), rows=1, deadline=None)
         model.entered()
@@ -237,7 +237,7 @@ def test_a_waiter_leaves_at_its_deadline_while_another_still_runs(batch: Batchin
 @WAYS
 def test_a_waiter_whose_turn_comes_too_late_passes_it_on(batch: Batching | None) -> None:
     clock, model = Clock(), Model(held=True)
-    scheduler = Scheduler([model], batch=batch, queue=4, clock=clock)
+    scheduler = scheduler_of([model], batch=batch, queue=4, clock=clock)
     with served(scheduler, model) as callers:
         first = callers.submit(scheduler.run, rows_of(0), rows=1, deadline=clock.now + 10)
         model.entered()
@@ -258,7 +258,7 @@ def test_a_waiter_whose_turn_comes_too_late_passes_it_on(batch: Batching | None)
 @WAYS
 def test_a_deadline_far_beyond_what_a_lock_can_wait(batch: Batching | None) -> None:
     model = Model(held=True)
-    scheduler = Scheduler([model], batch=batch, queue=4)
+    scheduler = scheduler_of([model], batch=batch, queue=4)
     with served(scheduler, model) as callers:
         asked = [callers.submit(scheduler.run, rows_of(1), rows=1, deadline=when) for when in (1.8e13, float("inf"))]
         model.entered()
@@ -278,7 +278,7 @@ def test_what_the_model_raises_reaches_its_caller_as_it_is(batch: Batching | Non
         return {"y": inputs["x"]}
 
     ran: list[tuple[int, float]] = []
-    scheduler = Scheduler([run], batch=batch, queue=0, on_executed=lambda *told: ran.append(told))
+    scheduler = scheduler_of([run], batch=batch, queue=0, on_executed=lambda *told: ran.append(told))
     with served(scheduler):
         for _ in range(3):
             with pytest.raises(SystemExit) as raised:
@@ -291,7 +291,7 @@ def test_what_the_model_raises_reaches_its_caller_as_it_is(batch: Batching | Non
 @WAYS
 def test_closing_turns_waiters_away_and_lets_the_running_one_finish(batch: Batching | None) -> None:
     model = Model(held=True)
-    scheduler = Scheduler([model], batch=batch, queue=8)
+    scheduler = scheduler_of([model], batch=batch, queue=8)
     with served(scheduler, model) as callers:
         first = callers.submit(scheduler.run, rows_of(0), rows=1, deadline=None)
         model.entered()
@@ -317,7 +317,7 @@ def test_closing_turns_waiters_away_and_lets_the_running_one_finish(batch: Batch
 @WAYS
 def test_draining_waits_for_the_queue_too_and_refuses_nobody(batch: Batching | None) -> None:
     model = Model(held=True)
-    scheduler = Scheduler([model], batch=batch, queue=8)
+    scheduler = scheduler_of([model], batch=batch, queue=8)
     with served(scheduler, model) as callers:
         assert scheduler.drain(0.0)
         asked = [callers.submit(scheduler.run, rows_of(value), rows=1, deadline=None) for value in range(3)]
@@ -337,9 +337,9 @@ def test_draining_waits_for_the_queue_too_and_refuses_nobody(batch: Batching | N
 
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(InputError, match="a queue of -1 requests"):
-        Scheduler([Model()], batch=None, queue=-1)
+        scheduler_of([Model()], batch=None, queue=-1)
     with pytest.raises(InputError, match="got no run"):
-        Scheduler([], batch=None, queue=1)
+        scheduler_of([], batch=None, queue=1)
     with pytest.raises(InputError, match="at most 0 rows"):
         Batching(max_rows=0)
     for delay_s in (-1.0, float("nan"), float("inf")):
@@ -352,7 +352,7 @@ def batched(
 ) -> tuple[Model, list[Answer | BaseException]]:
     """What becomes of requests that wait, in this order, while another one runs."""
     model = Model(held=True)
-    scheduler = Scheduler([model], batch=Batching(max_rows=max_rows), queue=64)
+    scheduler = scheduler_of([model], batch=Batching(max_rows=max_rows), queue=64)
     with served(scheduler, model) as callers:
         first = callers.submit(scheduler.run, rows_of(-1), rows=None, deadline=None)
         model.entered()
@@ -442,7 +442,7 @@ def test_outputs_that_are_not_by_rows_end_batching(caplog: pytest.LogCaptureFixt
         sizes.append(len(inputs["x"]))
         return {"y": inputs["x"], "sum": inputs["x"].sum(keepdims=True)}
 
-    scheduler = Scheduler([total], batch=Batching(max_rows=8), queue=64)
+    scheduler = scheduler_of([total], batch=Batching(max_rows=8), queue=64)
     with served(scheduler) as callers, caplog.at_level(logging.WARNING):
         for expected in ([2, 6, 2, 2, 2], [2, 2, 2, 2]):
             del sizes[:]
@@ -464,7 +464,7 @@ def test_outputs_that_are_not_by_rows_end_batching(caplog: pytest.LogCaptureFixt
 
 def test_a_batch_that_is_full_does_not_wait() -> None:
     model = Model()
-    scheduler = Scheduler([model], batch=Batching(max_rows=4, max_delay_s=3600), queue=64)
+    scheduler = scheduler_of([model], batch=Batching(max_rows=4, max_delay_s=3600), queue=64)
     with served(scheduler, model) as callers:
         asked = [callers.submit(scheduler.run, rows_of(value), rows=1, deadline=None) for value in range(3)]
         until(lambda: scheduler.waiting == 3)
@@ -479,7 +479,7 @@ def test_a_batch_that_is_full_does_not_wait() -> None:
 
 def test_a_batch_that_is_not_full_waits_no_longer_than_it_may() -> None:
     model = Model()
-    scheduler = Scheduler([model], batch=Batching(max_rows=4, max_delay_s=0.02), queue=64)
+    scheduler = scheduler_of([model], batch=Batching(max_rows=4, max_delay_s=0.02), queue=64)
     with served(scheduler, model) as callers:
         asked = callers.submit(scheduler.run, rows_of(1), rows=1, deadline=None)
         _, timing = asked.result(LIMIT_S)
@@ -490,7 +490,7 @@ def test_a_batch_that_is_not_full_waits_no_longer_than_it_may() -> None:
 
 def test_a_deadline_shorter_than_the_delay_is_met() -> None:
     model = Model()
-    scheduler = Scheduler([model], batch=Batching(max_rows=4, max_delay_s=3600), queue=64)
+    scheduler = scheduler_of([model], batch=Batching(max_rows=4, max_delay_s=3600), queue=64)
     with served(scheduler, model) as callers:
         patient = callers.submit(scheduler.run, rows_of(1), rows=1, deadline=None)
         until(lambda: scheduler.waiting == 1)
@@ -512,7 +512,7 @@ def test_after_a_failed_batch_whoever_has_no_time_left_does_not_run() -> None:
             raise MemoryError("the batch is too large")
         return {"y": inputs["x"]}
 
-    scheduler = Scheduler([run], batch=Batching(max_rows=8), queue=64, clock=clock)
+    scheduler = scheduler_of([run], batch=Batching(max_rows=8), queue=64, clock=clock)
     with served(scheduler) as callers:
         first = callers.submit(scheduler.run, rows_of(0), rows=1, deadline=None)
         assert inside.wait(LIMIT_S)
@@ -531,7 +531,7 @@ def test_after_a_failed_batch_whoever_has_no_time_left_does_not_run() -> None:
 
 def test_whoever_is_late_is_left_out_of_the_batch() -> None:
     clock, model = Clock(), Model(held=True)
-    scheduler = Scheduler([model], batch=Batching(max_rows=3), queue=64, clock=clock)
+    scheduler = scheduler_of([model], batch=Batching(max_rows=3), queue=64, clock=clock)
     with served(scheduler, model) as callers:
         first = callers.submit(scheduler.run, rows_of(0), rows=1, deadline=None)
         model.entered()
@@ -549,7 +549,7 @@ def test_whoever_is_late_is_left_out_of_the_batch() -> None:
 
 def test_two_batches_that_are_due_at_once_run_at_once() -> None:
     models = [Model(held=True) for _ in range(2)]
-    scheduler = Scheduler(models, batch=Batching(max_rows=4, max_delay_s=0.005), queue=64)
+    scheduler = scheduler_of(models, batch=Batching(max_rows=4, max_delay_s=0.005), queue=64)
     with served(scheduler, *models) as callers:
         for width in (2, 3):
             callers.submit(scheduler.run, rows_of(1, width=width), rows=1, deadline=None)
@@ -565,7 +565,7 @@ def test_no_request_is_kept_alive_once_it_is_answered(batch: Batching | None) ->
             raise ValueError("no")
         return {"y": inputs["x"] * 2}
 
-    scheduler = Scheduler([run], batch=batch, queue=4)
+    scheduler = scheduler_of([run], batch=batch, queue=4)
     refs = []
     gc.disable()  # so that a cycle shows too
     try:
@@ -586,7 +586,7 @@ def test_a_listener_that_fails_leaves_nobody_waiting(caplog: pytest.LogCaptureFi
         raise RuntimeError("the listener's own")
 
     model = Model()
-    scheduler = Scheduler([model], batch=Batching(max_rows=4), queue=4, on_executed=refuse)
+    scheduler = scheduler_of([model], batch=Batching(max_rows=4), queue=4, on_executed=refuse)
     with served(scheduler, model), caplog.at_level(logging.ERROR):
         for _ in range(2):
             with pytest.raises(RuntimeError, match="the listener's own"):

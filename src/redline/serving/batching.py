@@ -7,13 +7,13 @@ import math
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from redline.core.errors import InputError
 from redline.core.tensor import Array
-from redline.serving.queueing import Clock, Desk, Executed, Run, Timing, closed, held_lock, late
+from redline.serving.queueing import CLOSE_TIMEOUT_S, Clock, Executed, Run, Scheduler, Timing, closed, held_lock, late
 
 _log = logging.getLogger(__name__)
 
@@ -82,39 +82,23 @@ class Batching:
             raise InputError(f"a batch waits {self.max_delay_s} s for more requests, expected 0 or more")
 
 
+@dataclass(slots=True, eq=False)
 class _Member:
     """One request on its way through a batch; settled once, by whoever takes it out of the queue."""
 
-    __slots__ = (
-        "asked",
-        "deadline",
-        "due",
-        "error",
-        "inputs",
-        "kind",
-        "outputs",
-        "queued",
-        "rows",
-        "settled",
-        "shared",
-        "signal",
-        "timing",
-    )
-
-    def __init__(self, inputs: Mapping[str, Array], rows: int | None, deadline: float | None, asked: float) -> None:
-        self.inputs = inputs
-        self.rows = rows or 1
-        self.kind = kind_of(inputs, rows)
-        self.deadline = deadline
-        self.asked = asked
-        self.due = asked
-        self.queued = True
-        self.outputs: dict[str, Array] = {}
-        self.shared = False
-        self.timing: Timing | None = None
-        self.error: BaseException | None = None
-        self.settled = False
-        self.signal = held_lock()
+    inputs: Mapping[str, Array]
+    rows: int
+    kind: Kind | None
+    deadline: float | None
+    asked: float
+    due: float
+    queued: bool = True
+    outputs: dict[str, Array] = field(default_factory=dict)
+    shared: bool = False
+    timing: Timing | None = None
+    error: BaseException | None = None
+    settled: bool = False
+    signal: threading.Lock = field(default_factory=held_lock)
 
     def late(self, now: float) -> bool:
         """Whether its deadline has passed."""
@@ -141,7 +125,7 @@ class _Member:
         return {name: part.copy() for name, part in self.outputs.items()}, self.timing
 
 
-class Batcher(Desk):
+class Batcher(Scheduler):
     """One thread per run, each of which takes the oldest batch that is due."""
 
     def __init__(
@@ -172,13 +156,13 @@ class Batcher(Desk):
         return self._busy
 
     def run(
-        self, inputs: Mapping[str, Array], rows: int | None, deadline: float | None
+        self, inputs: Mapping[str, Array], *, rows: int | None, deadline: float | None
     ) -> tuple[dict[str, Array], Timing]:
         """Queue a request and wait for its answer."""
         asked = self._clock()
         if deadline is not None and asked >= deadline:
             raise late()
-        member = _Member(inputs, rows, deadline, asked)
+        member = _Member(inputs, rows or 1, kind_of(inputs, rows), deadline, asked, due=asked)
         if self._batch.max_delay_s and member.kind is not None:
             # Half of the time that is left, so that a short deadline is met although nobody else comes.
             left_s = math.inf if deadline is None else deadline - asked
@@ -200,7 +184,7 @@ class Batcher(Desk):
             member.signal.acquire()  # it began in time: its answer is on the way
         return member.result()
 
-    def close(self, timeout_s: float) -> bool:
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
         """Turn away whoever waits, then wait for what runs; its threads end with it."""
         ended = super().close(timeout_s)
         if ended:

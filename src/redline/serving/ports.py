@@ -10,7 +10,7 @@ import struct
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from redline.core.errors import InputError
 
@@ -24,35 +24,6 @@ _logger = logging.getLogger("redline.serving")
 _SO_ATTACH_FILTER = 26
 #: The beginning of Linux' ``struct tcp_info``: bytes, words, and from 104 on numbers of 64 bits.
 _TCP_INFO = struct.Struct("=8B24I4Q")
-
-
-class Quotas(Protocol):
-    """The limits that a runner itself keeps to."""
-
-    @property
-    def body_bytes(self) -> int:
-        """The largest body."""
-        ...
-
-    @property
-    def queue(self) -> int:
-        """How many requests may wait for a model."""
-        ...
-
-    @property
-    def header_timeout_s(self) -> float:
-        """The longest that a request's headers may take to arrive."""
-        ...
-
-    @property
-    def body_timeout_s(self) -> float:
-        """The longest that a request's body may take to arrive."""
-        ...
-
-    @property
-    def deadline_s(self) -> float:
-        """The longest that a request may wait and run."""
-        ...
 
 
 class Listening:

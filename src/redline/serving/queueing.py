@@ -15,6 +15,7 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 Executed = Callable[[int, float], None]
 Clock = Callable[[], float]
 
+CLOSE_TIMEOUT_S = 30.0
 _SMOOTHING = 0.1  # weight of the newest run in the recent time of a request
 
 
@@ -27,8 +28,8 @@ class Timing:
     batch_rows: int
 
 
-class Desk(ABC):
-    """Where callers wait for a run; subclasses change their state under ``_lock`` only."""
+class Scheduler(ABC):
+    """Lets as many calls run at once as there are runs; subclasses change their state under ``_lock`` only."""
 
     def __init__(self, runs: Sequence[Run], queue: int, on_executed: Executed | None, clock: Clock) -> None:
         self._lock = threading.Lock()
@@ -53,21 +54,38 @@ class Desk(ABC):
 
     @abstractmethod
     def run(
-        self, inputs: Mapping[str, Array], rows: int | None, deadline: float | None
+        self, inputs: Mapping[str, Array], *, rows: int | None, deadline: float | None
     ) -> tuple[dict[str, Array], Timing]:
-        """Wait, then run the model on one request."""
+        """Run the model on one request; the outputs are the caller's to keep.
+
+        Args:
+            inputs: Checked against the signature already.
+            rows: The first size of every input; None where the inputs have no batch dimension.
+            deadline: By the clock; a request that has not begun to run by then never does.
+
+        Raises:
+            RequestError: 503 where the queue is full or the scheduler closed, 504 where the deadline passed first.
+                Whatever the model raises on this request is raised as it is.
+        """
 
     @abstractmethod
     def _turn_away(self) -> None:
         """Tell everyone who waits that this is closed; called under the lock."""
 
     def drain(self, timeout_s: float) -> bool:
-        """Wait until nothing waits and nothing runs; says whether that came about."""
+        """Wait until nothing waits and nothing runs; says whether that came about.
+
+        What comes meanwhile is still taken, so that no request fails that began before its model was replaced.
+        """
         with self._lock:
             return self._wait_for(lambda: not self.running and not self.waiting, timeout_s)
 
-    def close(self, timeout_s: float) -> bool:
-        """Turn away whoever waits, then wait for what runs; says whether it ended."""
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Turn away whoever waits or comes later, with 503, and wait for what runs; again does no harm.
+
+        Returns:
+            Whether every run has ended, so that the model can be closed.
+        """
         with self._lock:
             if not self._closed:
                 self._closed = True

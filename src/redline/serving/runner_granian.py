@@ -29,7 +29,8 @@ from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
 from granian.http import HTTP1Settings
 from werkzeug.exceptions import ClientDisconnected
 
-from redline.serving.ports import BACKLOG, FRESH_S, App, Listening, Quotas, tcp_info
+from redline.serving.limits import Limits
+from redline.serving.ports import BACKLOG, FRESH_S, App, Listening, tcp_info
 
 __all__ = ["GranianFront"]
 
@@ -47,7 +48,7 @@ _Worker: Any = WSGIWorker
 class GranianFront:
     """A granian worker on an open port."""
 
-    def __init__(self, app: App, listening: Listening, limits: Quotas, connections: int) -> None:
+    def __init__(self, app: App, listening: Listening, limits: Limits, connections: int) -> None:
         self._app = app
         self._listening = listening
         self._closing = False
@@ -229,7 +230,7 @@ class _Reaper:
     older than headers, body and deadline together allow.
     """
 
-    def __init__(self, reading: dict[int, float], port: int, limits: Quotas) -> None:
+    def __init__(self, reading: dict[int, float], port: int, limits: Limits) -> None:
         self._reading = reading
         self._port = port
         self._body_s = limits.body_timeout_s

@@ -25,7 +25,8 @@ from waitress.parser import HTTPRequestParser, ParsingError
 from waitress.server import TcpWSGIServer
 from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
-from redline.serving.ports import BACKLOG, CONNECTIONS, FRESH_S, App, Listening, Quotas
+from redline.serving.limits import Limits
+from redline.serving.ports import BACKLOG, CONNECTIONS, FRESH_S, App, Listening
 
 __all__ = ["WaitressFront"]
 
@@ -43,7 +44,7 @@ _WORDS = {400: "not an HTTP request that this server takes", 413: "the body is l
 class WaitressFront:
     """A waitress server on an open port, its loop in a thread."""
 
-    def __init__(self, app: App, listening: Listening, limits: Quotas, threads: int) -> None:
+    def __init__(self, app: App, listening: Listening, limits: Limits, threads: int) -> None:
         # Waitress counts a chunked body with its framing; the application is exact about the limit.
         taken = limits.body_bytes + limits.body_bytes // 8 + (1 << 16)
         settings = Adjustments(
@@ -290,7 +291,7 @@ class _Server(TcpWSGIServer):  # type: ignore[misc]
     channel_class = _Channel
     closing = False
 
-    def __init__(self, app: App, channels: dict[int, Any], settings: Any, threads: _Threads, limits: Quotas) -> None:
+    def __init__(self, app: App, channels: dict[int, Any], settings: Any, threads: _Threads, limits: Limits) -> None:
         self._header_s = limits.header_timeout_s
         self._body_s = limits.body_timeout_s
         sock = settings.sockets[0]

@@ -21,22 +21,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
-from redline.serving.ports import CONNECTIONS, App, Listening, Quotas
+from redline.serving.limits import Limits
+from redline.serving.ports import CONNECTIONS, App, Listening
 
-__all__ = [
-    "Drainable",
-    "Front",
-    "Listening",
-    "Quotas",
-    "RunnerName",
-    "Stop",
-    "choose",
-    "serve_granian",
-    "serve_on",
-    "serve_waitress",
-]
+__all__ = ["Drainable", "Front", "Listening", "RunnerName", "Stop", "choose", "serve_on"]
 
 RunnerName = Literal["auto", "granian", "waitress"]
 _logger = logging.getLogger("redline.serving")
@@ -147,7 +137,7 @@ def serve_on(
     server: Drainable,
     listening: Listening,
     *,
-    limits: Quotas,
+    limits: Limits,
     threads: int | None = None,
     drain_delay_s: float = 0.0,
     drain_timeout_s: float = 30.0,
@@ -192,25 +182,7 @@ def serve_on(
             told.close()
 
 
-def serve_waitress(app: App, server: Drainable, host: str, port: int, **options: Any) -> bool:
-    """:func:`serve_on` with waitress, on a port that is opened for it; 0 for any free one.
-
-    Raises:
-        InputError: the port cannot be had.
-    """
-    return serve_on("waitress", app, server, Listening(host, port), **options)
-
-
-def serve_granian(app: App, server: Drainable, host: str, port: int, **options: Any) -> bool:
-    """:func:`serve_on` with granian, on a port that is opened for it; 0 for any free one.
-
-    Raises:
-        InputError: the port cannot be had.
-    """
-    return serve_on("granian", app, server, Listening(host, port), **options)
-
-
-def _front(runner: str, app: App, listening: Listening, limits: Quotas, threads: int | None) -> Front:
+def _front(runner: str, app: App, listening: Listening, limits: Limits, threads: int | None) -> Front:
     if runner == "granian":
         from redline.serving.runner_granian import GranianFront
 

@@ -6,25 +6,33 @@ are in use. With batching each run has a thread that takes what is queued.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from redline.core.errors import InputError
 from redline.core.tensor import Array
 from redline.serving.batching import Batcher, Batching
-from redline.serving.queueing import Clock, Desk, Executed, Run, Timing, closed, held_lock, late
+from redline.serving.queueing import Clock, Executed, Run, Scheduler, Timing, closed, held_lock, late
 
-__all__ = ["Batching", "Executed", "Run", "Scheduler", "Timing"]
+__all__ = ["Batching", "Executed", "Run", "Scheduler", "Timing", "scheduler_of"]
 
-_CLOSE_TIMEOUT_S = 30.0
 #: After so long in the queue nobody goes past any more. Waking a thread takes longer than a small network: a run that
 #: waited for it each time would be idle for most of the time.
 _PATIENCE_S = 0.005
 
 
-class Scheduler:
-    """Lets as many calls run at once as there are runs, in the order in which they came.
+def scheduler_of(
+    runs: Sequence[Run],
+    *,
+    batch: Batching | None,
+    queue: int,
+    on_executed: Executed | None = None,
+    clock: Clock = time.monotonic,
+) -> Scheduler:
+    """What lets as many calls run at once as there are runs, in the order in which they came.
 
     Batching is for models whose every output has the rows of the inputs first. A batch whose outputs don't is run again
     request by request, and no further one is made; but an output whose first size only happens to be the number of rows
@@ -38,78 +46,23 @@ class Scheduler:
             before the callers have their answers.
         clock: Of deadlines and times.
     """
-
-    def __init__(
-        self,
-        runs: Sequence[Run],
-        *,
-        batch: Batching | None,
-        queue: int,
-        on_executed: Executed | None = None,
-        clock: Clock = time.monotonic,
-    ) -> None:
-        if not runs:
-            raise InputError("a scheduler got no run, expected 1 or more")
-        if queue < 0:
-            raise InputError(f"a queue of {queue} requests, expected 0 or more")
-        self._desk: Desk = (
-            RunDesk(runs, queue, on_executed, clock)
-            if batch is None
-            else Batcher(runs, queue, on_executed, clock, batch=batch)
-        )
-
-    def run(
-        self, inputs: Mapping[str, Array], *, rows: int | None, deadline: float | None
-    ) -> tuple[dict[str, Array], Timing]:
-        """Run the model on one request; the outputs are the caller's to keep.
-
-        Args:
-            inputs: Checked against the signature already.
-            rows: The first size of every input; None where the inputs have no batch dimension.
-            deadline: By the clock; a request that has not begun to run by then never does.
-
-        Raises:
-            RequestError: 503 where the queue is full or the scheduler closed, 504 where the deadline passed first.
-                Whatever the model raises on this request is raised as it is.
-        """
-        return self._desk.run(inputs, rows, deadline)
-
-    @property
-    def waiting(self) -> int:
-        """Requests in the queue."""
-        return self._desk.waiting
-
-    @property
-    def running(self) -> int:
-        """Executions of the model in progress."""
-        return self._desk.running
-
-    def drain(self, timeout_s: float) -> bool:
-        """Wait until nothing waits and nothing runs; says whether that came about.
-
-        What comes meanwhile is still taken, so that no request fails that began before its model was replaced.
-        """
-        return self._desk.drain(timeout_s)
-
-    def close(self, timeout_s: float = _CLOSE_TIMEOUT_S) -> bool:
-        """Turn away whoever waits or comes later, with 503, and wait for what runs; again does no harm.
-
-        Returns:
-            Whether every run has ended, so that the model can be closed.
-        """
-        return self._desk.close(timeout_s)
+    if not runs:
+        raise InputError("a scheduler got no run, expected 1 or more")
+    if queue < 0:
+        raise InputError(f"a queue of {queue} requests, expected 0 or more")
+    if batch is None:
+        return RunDesk(runs, queue, on_executed, clock)
+    return Batcher(runs, queue, on_executed, clock, batch=batch)
 
 
+@dataclass(slots=True, eq=False)
 class _Waiter:
     """A caller in front of the desk."""
 
-    __slots__ = ("called", "run", "signal", "since_s")
-
-    def __init__(self, since_s: float) -> None:
-        self.since_s = since_s
-        self.run: Run | None = None
-        self.called = False
-        self.signal = held_lock()
+    since_s: float
+    run: Run | None = None
+    called: bool = False
+    signal: threading.Lock = field(default_factory=held_lock)
 
     def call(self) -> None:
         """Wake it; called under the desk's lock."""
@@ -118,7 +71,7 @@ class _Waiter:
             self.signal.release()
 
 
-class RunDesk(Desk):
+class RunDesk(Scheduler):
     """Hands each caller a run that nobody uses; the caller's thread runs it.
 
     Whoever is done with one calls the first who waits. Until that thread is awake somebody new may take the run, unless
@@ -141,7 +94,7 @@ class RunDesk(Desk):
         return self._runs - len(self._idle)
 
     def run(
-        self, inputs: Mapping[str, Array], rows: int | None, deadline: float | None
+        self, inputs: Mapping[str, Array], *, rows: int | None, deadline: float | None
     ) -> tuple[dict[str, Array], Timing]:
         """Wait for a run and use it."""
         clock = self._clock

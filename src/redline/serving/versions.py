@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 from redline.core.errors import InputError, SignatureError
 from redline.core.preprocess import Detection, Preprocess
 from redline.core.tensor import Array, Signature, TensorSpec
-from redline.serving.scheduling import Batching, Run, Scheduler
+from redline.serving.scheduling import Batching, Run, Scheduler, scheduler_of
 from redline.serving.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class Settings:
             raise InputError(f"keep is {self.keep} versions, expected 1 or more")
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Version:
     """One version of a model; ``with models.use(name)`` keeps it open while the block runs.
 
@@ -88,27 +89,17 @@ class Version:
         unwatch: Ends what watches its queue; called when it is freed.
     """
 
-    def __init__(
-        self,
-        name: str,
-        number: str,
-        loaded: Loaded,
-        scheduler: Scheduler,
-        statistics: Statistics,
-        *,
-        batching: Batching | None = None,
-    ) -> None:
-        self.name = name
-        self.number = number
-        self.loaded = loaded
-        self.scheduler = scheduler
-        self.statistics = statistics
-        self.batching = batching
-        self.unwatch: Callable[[], None] = lambda: None
-        self._lock = threading.Lock()
-        self._uses = 0
-        self._retired = False
-        self._unused = threading.Event()
+    name: str
+    number: str
+    loaded: Loaded
+    scheduler: Scheduler
+    statistics: Statistics
+    batching: Batching | None = None
+    unwatch: Callable[[], object] = lambda: None
+    _lock: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _uses: int = field(init=False, default=0)
+    _retired: bool = field(init=False, default=False)
+    _unused: threading.Event = field(init=False, default_factory=threading.Event)
 
     def acquire(self) -> bool:
         """Count a use; False where it is going away, and then it must not be used."""
@@ -180,11 +171,13 @@ def open_version(
             if metrics is not None:
                 metrics.version(name, number).executed(rows)
 
-        scheduler = Scheduler(loaded.runs, batch=batching, queue=settings.queue, on_executed=executed)
+        scheduler = scheduler_of(loaded.runs, batch=batching, queue=settings.queue, on_executed=executed)
     except BaseException:
         loaded.close()
         raise
-    version = Version(name, number, loaded, scheduler, statistics, batching=batching)
+    version = Version(
+        name=name, number=number, loaded=loaded, scheduler=scheduler, statistics=statistics, batching=batching
+    )
     if metrics is not None:
         version.unwatch = metrics.watch(
             name, number, waiting=lambda: scheduler.waiting, running=lambda: scheduler.running
