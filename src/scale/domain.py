@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from redline.core.errors import DataError, InputError
+from redline.core.errors import ArtifactError, DataError, InputError
 from redline.core.files import write_whole
 from redline.core.packages import missing
+from redline.core.plain import from_text, to_plain
 from redline.core.tensor import Array
 
 if TYPE_CHECKING:
@@ -202,10 +203,22 @@ class Prediction:
         return _shapely().box(self.box.start.x, self.box.start.y, self.box.end.x, self.box.end.y)
 
 
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """A prediction in a file."""
+
+    box: Box
+    polygon: tuple[Coords, ...] | None
+    conf: float
+
+
 def predictions_to_json(predictions: Predictions, path: str | os.PathLike[str] | None = None) -> str:
     """The JSON text of predictions by class, indented by 4; it is written to ``path`` as a whole where one is given."""
-    value = {name: [_prediction_json(found) for found in several] for name, several in predictions.items()}
-    text = json.dumps(value, indent=4)
+    value = {
+        name: [_Saved(one.box, one.polygon.points if one.polygon is not None else None, one.conf) for one in several]
+        for name, several in predictions.items()
+    }
+    text = json.dumps(to_plain(value), indent=4)
     if path is not None:
         write_whole(Path(path), text)
     return text
@@ -219,12 +232,15 @@ def predictions_from_json(source: str | os.PathLike[str]) -> dict[str, list[Pred
     """
     text, name = _text_of(source)
     try:
-        value = json.loads(text)
-        return {str(key): [_prediction_of(item) for item in items] for key, items in value.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f'{name}: not predictions ({error!r}); expected {{"class": [{{"box", "polygon", "conf"}}]}}'
-        ) from (error)
+        value = from_text(dict[str, list[_Saved]], text, where=name)
+    except ArtifactError as error:
+        raise DataError(f'{error}: expected predictions, {{"class": [{{"box", "polygon", "conf"}}]}}') from error
+    return {
+        name: [
+            Prediction(one.box, Polygon(one.polygon) if one.polygon is not None else None, one.conf) for one in several
+        ]
+        for name, several in value.items()
+    }
 
 
 def from_detections(detections: Detections, names: Sequence[str]) -> dict[str, list[Prediction]]:
@@ -285,35 +301,6 @@ def _plain(array: Array) -> Any:
         raise missing("orjson", extra="scale") from error
     # orjson writes the shortest decimals of a float32; tolist() would turn 0.9 into 0.8999999761581421.
     return orjson.loads(orjson.dumps(np.ascontiguousarray(array), option=orjson.OPT_SERIALIZE_NUMPY))
-
-
-def _prediction_json(found: Prediction) -> dict[str, Any]:
-    box, polygon = found.box, found.polygon
-    return {
-        "box": {"start": _coords_json(box.start), "end": _coords_json(box.end)},
-        "polygon": None if polygon is None else [_coords_json(point) for point in polygon.points],
-        "conf": found.conf,
-    }
-
-
-def _coords_json(coords: Coords) -> dict[str, float]:
-    return {"x": coords.x, "y": coords.y}
-
-
-def _prediction_of(value: Mapping[str, Any]) -> Prediction:
-    box, polygon = value["box"], value["polygon"]
-    return Prediction(
-        Box(_coords_of(box["start"]), _coords_of(box["end"])),
-        None if polygon is None else Polygon([_coords_of(point) for point in polygon]),
-        float(value["conf"]),
-    )
-
-
-def _coords_of(value: Mapping[str, Any]) -> Coords:
-    x, y = value["x"], value["y"]
-    if not all(isinstance(number, int | float) for number in (x, y)):
-        raise TypeError(f"got coordinates {value}, expected numbers")
-    return Coords(x, y)
 
 
 def _text_of(source: str | os.PathLike[str]) -> tuple[str, str]:

@@ -25,8 +25,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, Self, cast
 
-from redline.core.artifact import Argument
 from redline.core.errors import MissingDependencyError, WorkerError
+from redline.core.plain import Json
 from redline.core.processes import end_with_parent
 from redline.core.session import Session, SupportsAllocatorPeak, SupportsDeviceTiming
 from redline.core.shared_arrays import open_shared
@@ -44,7 +44,6 @@ _NO_MEMORY = re.compile(
     r"|bad_alloc|bad allocation|MemoryError|cudaErrorMemoryAllocation|ALLOC_FAILED",
     re.IGNORECASE,
 )
-Json = Argument | Mapping[str, "Json"] | Sequence["Json"]
 Key = int | str
 
 

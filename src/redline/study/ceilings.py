@@ -11,9 +11,10 @@ import numpy as np
 
 from redline.core.artifact import Engine
 from redline.core.errors import WorkerError
+from redline.core.plain import Json
 from redline.core.tensor import Array
 from redline.measurement.ceiling import copy_gbytes_per_s, gflops
-from redline.measurement.worker import Json, Source, Worker, call_in_fresh_process, thread_environment
+from redline.measurement.worker import Source, Worker, call_in_fresh_process, thread_environment
 from redline.study.crew import openers
 from redline.study.launch import STEPS
 from redline.study.records import Bandwidth, Ceiling

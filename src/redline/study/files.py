@@ -14,9 +14,10 @@ from threading import RLock
 from redline.core.artifact import OnnxModel
 from redline.core.errors import RedlineError, WorkerError
 from redline.core.files import stem_of
+from redline.core.plain import Json
 from redline.core.samples import load_saved, save_samples
 from redline.data.choose import Chosen, choose_samples
-from redline.measurement.worker import Json, Source, call_in_fresh_process
+from redline.measurement.worker import Source, call_in_fresh_process
 from redline.study.config import StudyConfig
 from redline.study.describe import ModelAt
 from redline.study.launch import STEPS, Files, Launch, Site, file_source, open_variant

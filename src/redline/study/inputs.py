@@ -11,12 +11,12 @@ from typing import Any, Self
 
 import redline.data
 from redline.core.errors import InputError, RedlineError
-from redline.core.plain import to_plain
+from redline.core.plain import Json, to_plain
 from redline.core.shared_arrays import SharedBatches
 from redline.core.tensor import Array
 from redline.data.images import infer_preprocess
 from redline.data.loaders import RealLoader, dummy_batches
-from redline.measurement.worker import Json, Worker
+from redline.measurement.worker import Worker
 from redline.study.config import StudyConfig
 from redline.study.files import Workshop
 from redline.study.plan import CellGroup

@@ -14,9 +14,9 @@ from redline.core.artifact import Engine, Layers
 from redline.core.errors import DeviceError, RedlineError, WorkerError
 from redline.core.host import cpu_info
 from redline.core.packages import missing
-from redline.core.plain import to_plain
+from redline.core.plain import Json, to_plain
 from redline.core.tensor import Signature
-from redline.measurement.worker import Json, Source, call_in_fresh_process, thread_environment
+from redline.measurement.worker import Source, call_in_fresh_process, thread_environment
 from redline.study.records import ModelFile
 from redline.variants import Device, FileStep, Variant, choose_variants
 

@@ -40,7 +40,7 @@ def info_command(
         lookers = [Looker(name="one model", window_px=window or 640)]
     facts = inspect_slide(slide, lookers, [parse_overlap(part) for part in overlap.split(",")])
     if json:
-        print_json(facts.to_json())
+        print_json(facts)
     else:
         _print(facts)
     return 0

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from redline.cli.common import JsonFlag, console
+from redline.core.plain import to_plain
 
 if TYPE_CHECKING:
     from scale.viewer.serve import Viewing
@@ -44,7 +45,7 @@ def view_command(
 
     def on_ready(viewing: Viewing) -> None:
         if json:
-            sys.stdout.write(json_.dumps(viewing.to_json()) + "\n")
+            sys.stdout.write(json_.dumps(to_plain(viewing)) + "\n")
             sys.stdout.flush()
         else:
             _print(viewing)

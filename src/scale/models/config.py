@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from redline.core.errors import InputError
+from redline.core.plain import JsonObject
 from scale.models.spec import ModelSpec, Postprocessing
 
 DEFAULT_FOLDER = Path("models")
@@ -66,7 +67,7 @@ def find_models(config: str | Path | None, models_dir: str | Path | None) -> Mod
     return default_models(models_dir) if config is None else read_models(config, models_dir)
 
 
-def _table(where: str, value: Mapping[str, Any], folder: Path) -> ModelTable:
+def _table(where: str, value: JsonObject, folder: Path) -> ModelTable:
     for key in value:
         _check_key(key, _TABLES, f"{where}: key")
     entries = value.get("model")

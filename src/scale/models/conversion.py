@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from redline.core.artifact import Argument, Engine, OnnxModel, Step
 from redline.core.errors import BuildError, InputError, MissingDependencyError, RedlineError
 from redline.core.files import write_whole
+from redline.core.plain import JsonObject
 from redline.core.preprocess import DetectionHead
 from redline.core.tensor import Array, Signature
 from scale.models.files import ModelFiles, find_files, why_stale
@@ -102,7 +103,7 @@ class Conversion:
     reason: str | None = None
     notes: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """A row of the result."""
         return {
             **asdict(self),

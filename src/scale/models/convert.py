@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 from redline.core.errors import DeviceError, InputError, MissingDependencyError
+from redline.core.plain import JsonObject
 from scale.models.conversion import Conversion, ConvertOptions, convert_one
 from scale.models.spec import ONNX_SUFFIX, TORCH_SUFFIXES
 
@@ -34,7 +34,7 @@ class ConvertResult:
         """Whether every model has its engine."""
         return all(conversion.result != "failed" for conversion in self.conversions)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """The whole result."""
         return {
             "kind": "convert",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redline.core.errors import ArtifactError
+from redline.core.plain import JsonObject
 
 _LENGTH = struct.Struct("<i")
 _MOST_JSON_BYTES = 1 << 24
@@ -24,7 +23,7 @@ class EngineFile:
         plan: What TensorRT reads.
     """
 
-    metadata: Mapping[str, Any] | None
+    metadata: JsonObject | None
     plan: bytes
 
 
@@ -50,7 +49,7 @@ def read_engine_file(path: Path) -> EngineFile:
     return EngineFile(metadata=metadata, plan=body[size:])
 
 
-def with_description(plan: bytes, metadata: Mapping[str, Any]) -> bytes:
+def with_description(plan: bytes, metadata: JsonObject) -> bytes:
     """An engine file as Ultralytics reads it."""
     text = json.dumps(dict(metadata)).encode()
     return _LENGTH.pack(len(text)) + text + plan

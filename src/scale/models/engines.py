@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redline.core.artifact import Engine, Step
+from redline.core.plain import JsonObject
 from redline.core.preprocess import Usage
 from redline.core.session import Session
 from scale.models.engine_file import read_engine_file
@@ -52,18 +52,17 @@ def open_engine_file(path: Path, *, device: int = 0) -> OpenEngine:
     return _open_described(path, device) if _described(path) else _open_foreign(path, device)
 
 
-def usage_of_header(metadata: Mapping[str, Any]) -> Usage:
+def usage_of_header(metadata: JsonObject) -> Usage:
     """What the description before an engine of Ultralytics' says, where values are JSON's own and not text."""
     from redline.formats.ultralytics_metadata import usage_of_metadata
 
-    told = dict(metadata)
-    names = told.get("names")
-    if isinstance(names, Mapping):  # JSON has made texts of the indices
-        told["names"] = {int(key) if str(key).isdigit() else key: name for key, name in names.items()}
-    return usage_of_metadata({key: str(value) for key, value in told.items()})
+    told = {key: str(value) for key, value in metadata.items()}
+    if isinstance(names := metadata.get("names"), Mapping):  # JSON has made texts of the indices
+        told["names"] = str({int(key) if key.isdigit() else key: name for key, name in names.items()})
+    return usage_of_metadata(told)
 
 
-def precision_of_header(metadata: Mapping[str, Any]) -> str:
+def precision_of_header(metadata: JsonObject) -> str:
     """What the engine was built in, as its header says."""
     arguments = metadata.get("args")
     said = {**metadata, **(arguments if isinstance(arguments, Mapping) else {})}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from redline.core.errors import InputError
+from redline.core.plain import JsonObject
 
 ENGINE_SUFFIXES = (".engine", ".plan")
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -87,7 +87,7 @@ class ModelSpec:
                     f"model {self.name}: class {index} is {name!r}, expected an index of 0 or more, a name"
                 )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """A JSON value; two specs with the same one ask for the same detections."""
         return {
             "name": self.name,

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from redline.core.artifact import OnnxModel, Step
+from redline.core.artifact import Argument, OnnxModel, Step
 from redline.core.errors import ArtifactError, ExportError, MissingDependencyError
 from redline.core.files import sha256_of
 from redline.core.preprocess import Usage
@@ -107,7 +107,7 @@ def export_onnx(path: Path, out: Path, options: ExportOptions) -> OnnxModel:
     from redline.formats.onnx_file import load_proto, save_proto, versions
 
     size_px = options.input_px or _trained_px(_load(path))
-    arguments: dict[str, Any] = {"imgsz": size_px, "batch": options.batch, "dynamic": options.dynamic}
+    arguments: dict[str, Argument] = {"imgsz": size_px, "batch": options.batch, "dynamic": options.dynamic}
     if options.opset is not None:
         arguments["opset"] = options.opset
     with tempfile.TemporaryDirectory(prefix="scale-") as folder:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from redline.core.errors import DataError, InputError
 from redline.core.files import whole_file
+from redline.core.plain import JsonObject, from_plain
 from redline.core.tensor import Array
 from redline.detection.results import Detections
 
@@ -55,7 +55,7 @@ class SlideInfo:
                 f"{self.name}: got {len(self.models)} models of {len(self.class_names)} classes, expected one each"
             )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """A JSON value that :meth:`from_json` reads back."""
         return {
             "name": self.name,
@@ -67,16 +67,13 @@ class SlideInfo:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> SlideInfo:
-        """The inverse of :meth:`to_json`."""
-        return cls(
-            name=str(value["name"]),
-            width_px=int(value["width_px"]),
-            height_px=int(value["height_px"]),
-            mpp=None if value["mpp"] is None else float(value["mpp"]),
-            class_names=tuple(map(str, value["class_names"])),
-            models=tuple(map(str, value["models"])),
-        )
+    def from_json(cls, value: object) -> SlideInfo:
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            ArtifactError: it is not what a file says about its slide.
+        """
+        return from_plain(cls, value, where="what the file says about its slide")
 
     @cached_property
     def names(self) -> tuple[str, ...]:

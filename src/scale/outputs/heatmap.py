@@ -6,13 +6,13 @@ import hashlib
 import json
 import uuid
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from redline.core.errors import InputError
 from redline.core.files import whole_file, write_whole
+from redline.core.plain import Json, JsonObject
 from redline.core.tensor import Array
 from redline.detection.results import Detections
 from scale.outputs.base import SlideInfo, Writer
@@ -71,7 +71,7 @@ class HeatmapWriter(Writer):
     def _release(self) -> None:
         """The counts are in memory."""
 
-    def _legend(self, colours: dict[str, Colour], full: Array) -> dict[str, Any]:
+    def _legend(self, colours: dict[str, Colour], full: Array) -> JsonObject:
         cell_mm2 = None if self.info.mpp is None else (self.downsample * self.info.mpp / 1000) ** 2
         classes = [
             {
@@ -126,7 +126,7 @@ def _write_tiff(path: Path, counts: Array, info: SlideInfo, downsample: int) -> 
         pixels = np.zeros((1, *counts.shape[1:]), np.uint16)
     content = uuid.UUID(bytes=hashlib.sha256(pixels.tobytes()).digest()[:16])
     # Without a UUID of its own every file would get one from the clock.
-    metadata: dict[str, Any] = {"axes": "CYX", "UUID": content.urn, "Creator": "scale"}
+    metadata: dict[str, Json] = {"axes": "CYX", "UUID": content.urn, "Creator": "scale"}
     metadata["Channel"] = {"Name": list(info.names) or ["nothing"]}
     if info.mpp is not None:
         size = round(info.mpp * downsample, 6)

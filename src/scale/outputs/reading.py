@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from redline.core.errors import DataError
+from redline.core.errors import ArtifactError, DataError
 from scale.outputs.base import SlideInfo
 from scale.outputs.collecting import Collected, Loaded
 from scale.outputs.features import read_features, read_provenance
@@ -59,7 +59,7 @@ def _told(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({error})") from error
     except orjson.JSONDecodeError as error:
         raise DataError(f"{path}: not JSON ({error}); expected .parquet, .geojson or .json") from error
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, ArtifactError) as error:
         raise DataError(f"{path}: not detections ({error!r}); expected what scale or QuPath writes") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,15 +39,6 @@ class Failure:
     models: tuple[str, ...]
     stage: str
     reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value that :meth:`from_json` reads back."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"models": list(self.models)}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Failure:
-        """The inverse of :meth:`to_json`."""
-        return cls(**{**value, "models": tuple(value["models"])})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

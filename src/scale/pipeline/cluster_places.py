@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 from redline.core.errors import DeviceError, InputError
 
 DEVICES = ("auto", "cpu", "cuda")
+
+
+class RayNode(TypedDict):
+    """What is used of a machine as ``ray.nodes()`` tells it."""
+
+    NodeID: str
+    NodeManagerHostname: str
+    Alive: bool
+    Resources: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +43,12 @@ class ClusterPlace:
         """For people."""
         return f"{self.host} (node {self.node[:8]}{f', {self.number}' if self.number else ''})"
 
-    def demands(self) -> dict[str, Any]:
+    def demands(self) -> dict[str, int]:
         """What Ray is asked for; a worker with a GPU is not kept waiting for cores."""
         return {"num_gpus": 1, "num_cpus": 0} if self.gpu else {"num_gpus": 0, "num_cpus": self.cores}
 
 
-def wants_gpus(nodes: Sequence[Mapping[str, Any]], device: str) -> bool:
+def wants_gpus(nodes: Sequence[RayNode], device: str) -> bool:
     """Whether workers run on GPUs.
 
     Args:
@@ -58,7 +67,7 @@ def wants_gpus(nodes: Sequence[Mapping[str, Any]], device: str) -> bool:
     return found and device != "cpu"
 
 
-def places_of(nodes: Sequence[Mapping[str, Any]], *, gpus: bool, threads: int) -> list[ClusterPlace]:
+def places_of(nodes: Sequence[RayNode], *, gpus: bool, threads: int) -> list[ClusterPlace]:
     """The places of the machines that are alive.
 
     Args:
@@ -70,17 +79,17 @@ def places_of(nodes: Sequence[Mapping[str, Any]], *, gpus: bool, threads: int) -
     return [place for node in alive for place in (_gpus(node) if gpus else _cores(node, threads))]
 
 
-def _gpus(node: Mapping[str, Any]) -> list[ClusterPlace]:
+def _gpus(node: RayNode) -> list[ClusterPlace]:
     count = int(node["Resources"].get("GPU", 0))
     cores = int(node["Resources"].get("CPU", 0))
     return [_place(node, n, max(1, cores // count), gpu=True) for n in range(count)]
 
 
-def _cores(node: Mapping[str, Any], threads: int) -> list[ClusterPlace]:
+def _cores(node: RayNode, threads: int) -> list[ClusterPlace]:
     cores = int(node["Resources"].get("CPU", 0))
     each = min(threads or cores, cores)
     return [_place(node, n, each, gpu=False) for n in range(cores // each)] if cores else []
 
 
-def _place(node: Mapping[str, Any], number: int, cores: int, *, gpu: bool) -> ClusterPlace:
+def _place(node: RayNode, number: int, cores: int, *, gpu: bool) -> ClusterPlace:
     return ClusterPlace(node=node["NodeID"], host=node["NodeManagerHostname"], number=number, cores=cores, gpu=gpu)

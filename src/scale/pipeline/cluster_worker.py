@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from redline.core.errors import DataError, RedlineError
 from redline.core.host import available_cores
+from redline.core.plain import JsonObject
 from scale.models.loaded import OpenModel
 from scale.models.opening import CpuPrecision, FallbackWarning
 from scale.models.spec import ModelSpec
@@ -95,7 +96,7 @@ class SlideWork:
     """
 
     path: Path
-    identity: Mapping[str, Any]
+    identity: JsonObject
     plan: Plan
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from redline.core.errors import InputError
 from redline.core.tensor import Array
 from redline.detection.results import BatchDetections, Detections
-from scale.domain import to_detections
+from scale.domain import Predictions, to_detections
 from scale.pipeline.models import runner_of
 from scale.pipeline.plan import ModelShape
 from scale.pipeline.runners import ModelInfo, Runner, Sealed, usable
@@ -62,20 +62,20 @@ class PredictRunner:
             inputs=[window for window in windows if window is not None], places=[w is not None for w in windows]
         )
 
-    def infer(self, inputs: list[Array], /) -> Sequence[Mapping[str, Any]]:
+    def infer(self, inputs: list[Array], /) -> Sequence[Predictions]:
         """Predict."""
-        answers: Sequence[Mapping[str, Any]] = self._model.predict(inputs) if inputs else []
+        answers: Sequence[Predictions] = self._model.predict(inputs) if inputs else []
         if len(answers) != len(inputs):
             raise InputError(f"model {self._name} gave {len(answers)} answers for {len(inputs)} images")
         return answers
 
-    def decode(self, outputs: Sequence[Mapping[str, Any]], places: Sequence[bool], /) -> BatchDetections:
+    def decode(self, outputs: Sequence[Predictions], places: Sequence[bool], /) -> BatchDetections:
         """Predictions by class as arrays."""
         rest = iter(outputs)
         found = [self._numbered(next(rest)) if there else Detections.empty() for there in places]
         return usable(BatchDetections.of(found))
 
-    def _numbered(self, predictions: Mapping[str, Any]) -> Detections:
+    def _numbered(self, predictions: Predictions) -> Detections:
         found, names = to_detections(predictions)
         with self._lock:
             for name in names:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import filelock
 
 import redline
 from redline.core.errors import BusyError, InputError, MissingDependencyError, RedlineError
 from redline.core.files import write_whole
+from redline.core.plain import JsonObject
+from scale.merging.settings import MergeSettings
 from scale.models.loaded import OpenModel
 from scale.models.opening import CpuPrecision
 from scale.models.spec import ModelSpec
@@ -26,6 +27,7 @@ from scale.pipeline.options import DetectOptions
 from scale.pipeline.reader_pool import reader_pool
 from scale.pipeline.reports import Listener, SlideReport
 from scale.pipeline.run import run_strips
+from scale.pipeline.runners import Runner
 from scale.pipeline.shards import HeldRunError
 from scale.pipeline.slide_job import Bench, detect_slide
 
@@ -46,7 +48,7 @@ class CohortReport:
         """Whether the results of every slide are there and whole."""
         return all(slide.good for slide in self.slides)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain JSON values."""
         return {"out": str(self.out), "slides": [slide.to_json() for slide in self.slides]}
 
@@ -93,20 +95,26 @@ def detect(
     options = replace(options, classes={**_classes(models), **options.classes})
     folders = folders_of(paths, out)
     jobs = list(zip(paths, folders, strict=True))
-    how: dict[str, Any] = {
-        "device": device,
-        "threads": threads,
-        "fallback": fallback,
-        "cpu_precision": cpu_precision,
-    }
     with ExitStack() as stack:
         if cluster is None:
-            bench = stack.enter_context(_bench_here(models, options, listener, how))
+            opening = partial(
+                open_runners, models, device=device, threads=threads, fallback=fallback, cpu_precision=cpu_precision
+            )
+            bench = stack.enter_context(_bench_here(opening, options, listener))
             reports = [_done(path, folder, bench, out) for path, folder in jobs]
         else:
             from scale.pipeline.cluster import cluster_bench, side_by_side
 
-            opened = cluster_bench(cluster, models, options, listener=listener, **how)
+            opened = cluster_bench(
+                cluster,
+                models,
+                options,
+                listener=listener,
+                device=device,
+                threads=threads,
+                fallback=fallback,
+                cpu_precision=cpu_precision,
+            )
             bench, stop = stack.enter_context(opened)
             reports = side_by_side([partial(_done, path, folder, bench, out) for path, folder in jobs], stop)
     _raise_if_hopeless(reports)
@@ -132,13 +140,13 @@ def folders_of(slides: Sequence[Path], out: Path) -> list[Path]:
     return found
 
 
-def _classes(models: Sequence[ModelSpec]) -> dict[str, Any]:
+def _classes(models: Sequence[ModelSpec]) -> dict[str, MergeSettings]:
     return {name: one for model in models for name, one in merge_settings(model.postprocess).items()}
 
 
 @contextmanager
 def _bench_here(
-    models: Sequence[ModelSpec], options: DetectOptions, listener: Listener, how: Mapping[str, Any]
+    opening: Callable[..., AbstractContextManager[tuple[Runner, ...]]], options: DetectOptions, listener: Listener
 ) -> Iterator[Bench]:
     """Models that are open in this process."""
 
@@ -146,7 +154,7 @@ def _bench_here(
         for note in model.notes:
             listener.note(note)
 
-    with open_runners(models, opened=tell, **how) as runners, reader_pool(options.run, runners) as pool:
+    with opening(opened=tell) as runners, reader_pool(options.run, runners) as pool:
         search = partial(run_strips, runners=runners, options=options.run, pool=pool)
         paces = calibrate(runners)
         yield Bench(runners=runners, paces=paces, options=options, listener=listener, search=search)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from scale.pipeline.plan import ModelShape, Plan, PlanOptions, SlideShape, make_plan
 from scale.regions.grid import Region
@@ -48,10 +47,6 @@ class SlideFacts:
     tissue_share: float
     sections: tuple[Region, ...]
     costs: tuple[Cost, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {**asdict(self), "path": str(self.path)}
 
 
 def inspect_slide(path: Path, lookers: Sequence[Looker], overlaps: Sequence[float]) -> SlideFacts:

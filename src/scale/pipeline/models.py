@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from redline.core.files import sha256_of
 from redline.core.host import available_cores
+from redline.core.plain import Json
 from redline.core.session import SupportsStream
 from scale.models.loaded import OpenModel
 from scale.models.opening import ON_CPU, CpuPrecision, open_model
@@ -80,7 +81,7 @@ def runner_of(
         calls: How many threads may call its session at one time.
     """
     spec = model.spec
-    identity = {
+    identity: dict[str, Json] = {
         "sha256": sha256_of(model.origin.path),
         "runtime": model.origin.runtime,
         "precision": model.origin.precision,

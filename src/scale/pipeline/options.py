@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from redline.core.errors import InputError
+from redline.core.plain import JsonObject
 from scale.merging.settings import MergeSettings, Method, check_method
 from scale.outputs import FORMATS
 from scale.pipeline.finish import MergeOptions
@@ -55,7 +56,7 @@ class DetectOptions:
             if name not in FORMATS:
                 raise InputError(f"got format {name!r}, expected some of {', '.join(FORMATS)}")
 
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> JsonObject:
         """What the content of a strip depends on; merging and writing do not count."""
         return {
             "overlap": self.plan.overlap,
@@ -67,7 +68,7 @@ class DetectOptions:
             "reader": self.reader,
         }
 
-    def written(self) -> dict[str, Any]:
+    def written(self) -> JsonObject:
         """What the files depend on besides."""
         return {
             "method": self.method,

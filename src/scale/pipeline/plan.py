@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from redline.core.errors import InputError
+from redline.core.plain import JsonObject
 from redline.core.tensor import Array
 from scale.regions.grid import Grid, Region, inner_edges, overlap_px
 
@@ -213,7 +214,7 @@ class Plan:
         """The models that see a strip."""
         return self.groups[self.layouts[strip.layout].group]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """What decides the content of a strip, besides the slide and the models."""
         return {
             "regions": [[r.name, r.x0, r.y0, r.width_px, r.height_px] for r in self.regions],

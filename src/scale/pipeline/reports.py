@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from redline.core.errors import RedlineError
+from redline.core.plain import JsonObject, to_plain
 from scale.pipeline.batches import Failure
 from scale.pipeline.plan import Plan
 from scale.pipeline.timing import Timing
@@ -89,7 +90,7 @@ class SlideReport:
         """How many objects were found."""
         return sum(self.counts.values())
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain JSON values."""
         return {
             "slide": str(self.slide),
@@ -100,7 +101,7 @@ class SlideReport:
             "detections": self.detections,
             "counts": dict(self.counts),
             "files": dict(self.files),
-            "failures": [failure.to_json() for failure in self.failures],
+            "failures": to_plain(self.failures),
             "full_windows": dict(self.full_windows),
             "error": self.error,
             "seconds": self.timing.wall_s if self.timing else None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from redline.core.plain import JsonObject
 from redline.core.session import SupportsInputBuffers, SupportsPageLocking, SupportsStream
 from redline.core.tensor import Array
 from redline.detection.detector import Detector
@@ -36,7 +37,7 @@ class ModelInfo:
 
     name: str
     class_names: tuple[str, ...]
-    identity: Mapping[str, Any]
+    identity: JsonObject
     max_detections: int | None = None
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from redline.core.errors import BusyError, DataError, InputError
 from redline.core.files import write_whole
+from redline.core.plain import JsonObject, from_plain, to_plain
 from redline.core.tensor import Array
 from redline.detection.results import Detections, Polygons
 from scale.merging.found import Found
@@ -64,7 +65,7 @@ def held(folder: Path) -> Iterator[None]:
 class Shards:
     """The finished strips in a result folder, which is held."""
 
-    def __init__(self, folder: Path, asked: Mapping[str, Any], *, slide_path: Path) -> None:
+    def __init__(self, folder: Path, asked: JsonObject, *, slide_path: Path) -> None:
         """A folder and what is asked for.
 
         Args:
@@ -188,7 +189,7 @@ def _pack(result: StripResult, key: str) -> bytes:
         "key": key,
         "strip": result.strip,
         "models": len(result.found),
-        "failures": [failure.to_json() for failure in result.failures],
+        "failures": to_plain(result.failures),
     }
     arrays: dict[str, Array] = {_HEAD: np.frombuffer(json.dumps(head).encode(), np.uint8)}
     for member, found in enumerate(result.found):
@@ -218,7 +219,7 @@ def _unpack(content: bytes, key: str) -> StripResult:
         if head["key"] != key:
             raise ValueError("it is of another one")
         found = tuple(_found_of(arrays, member) for member in range(head["models"]))
-    failures = tuple(Failure.from_json(value) for value in head["failures"])
+    failures = from_plain(tuple[Failure, ...], head["failures"], where="a strip")
     return StripResult(strip=head["strip"], found=found, failures=failures)
 
 

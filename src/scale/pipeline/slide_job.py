@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 import redline
 from redline.core.errors import DataError, InputError
 from redline.core.files import write_whole
+from redline.core.plain import JsonObject
 from scale.outputs import FORMATS, SlideInfo, open_writer
 from scale.pipeline.arrivals import Arrivals
 from scale.pipeline.batches import Failure, StripResult
@@ -110,7 +111,7 @@ def plan_slide(slide: Slide, runners: Sequence[Described], options: DetectOption
     return plan, tuple(notes)
 
 
-def slide_identity(slide: Slide) -> dict[str, Any]:
+def slide_identity(slide: Slide) -> JsonObject:
     """What tells a slide from others and from its own earlier state, wherever it lies, as JSON values."""
     level = slide.levels[0]
     return {
@@ -122,7 +123,7 @@ def slide_identity(slide: Slide) -> dict[str, Any]:
     }
 
 
-def asked(slide: Slide, plan: Plan, runners: Sequence[Described], options: DetectOptions) -> dict[str, Any]:
+def asked(slide: Slide, plan: Plan, runners: Sequence[Described], options: DetectOptions) -> JsonObject:
     """All that the content of a slide's strips depends on, as JSON values."""
     return {
         "slide": slide_identity(slide),
@@ -248,7 +249,7 @@ class _Job:
 def _left_over(shards: Shards, options: DetectOptions) -> tuple[str, ...]:
     """Say which files of an earlier run are not made again, and have other content than those that are."""
     try:
-        there: Mapping[str, Any] = json.loads((shards.folder / RESULT).read_text())
+        there = json.loads((shards.folder / RESULT).read_text())
         before = {**there["written"], "key": there["key"]}
     except (OSError, ValueError, KeyError, TypeError):
         return ()
@@ -268,7 +269,7 @@ def _kept(job: _Job) -> SlideReport | None:
     if not options.resume or not all((folder / name).is_file() for name in files.values()):
         return None
     try:
-        there: Mapping[str, Any] = json.loads((folder / RESULT).read_text())
+        there = json.loads((folder / RESULT).read_text())
         same = there["key"] == job.shards.key and there["written"] == options.written()
         counts, full = dict(there["counts"]), dict(there["full"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+
+from redline.core.plain import JsonObject
 
 Clock = Callable[[], float]
 
@@ -129,7 +130,7 @@ class ModelTiming:
         total = self.infer_s + self.waited_s
         return self.waited_s / total if total > 0 else 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain JSON values."""
         return {
             "name": self.name,
@@ -163,7 +164,7 @@ class Timing:
         """How many windows the models saw, those of all models together."""
         return sum(model.windows for model in self.models)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """Plain JSON values."""
         return {
             "wall_s": self.wall_s,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from redline.core.plain import JsonObject
 from redline.core.tensor import Array
 from scale.viewer.index import BoxIndex, Rectangle
 
@@ -53,7 +54,7 @@ class MarkClass:
     median_px: float
     crowded: float
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """What the page knows of it."""
         counts = list(self.count_at)
         return {"name": self.name, "color": self.color, "count_at": counts, "median_px": round(self.median_px, 2)}

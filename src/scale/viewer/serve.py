@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from redline.core.errors import InputError, MissingDependencyError
 from redline.serving.limits import Limits
@@ -66,10 +66,6 @@ class Viewing:
     pid: int
     slides: tuple[str, ...]
     notes: tuple[str, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """One JSON value."""
-        return {"url": self.url, "pid": self.pid, "slides": list(self.slides), "notes": list(self.notes)}
 
 
 class _NothingToDrain:

@@ -7,9 +7,10 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from redline.core.errors import RedlineError, RequestError
+from redline.core.plain import JsonObject
 from scale.viewer.marks import Marks
 from scale.viewer.recent import Recent
 from scale.viewer.results import Result
@@ -88,7 +89,7 @@ class Opened:
             return blank_jpeg(*tile_size(*self.size_px, level, column, row))
         return self._tiles.tile(level, column, row)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> JsonObject:
         """What the page needs to know of it."""
         width_px, height_px = self.size_px
         mpp = self.result.mpp or (self._slide.mpp if self._slide is not None else None)
@@ -151,7 +152,7 @@ class Shelf:
         self._open: Recent[Opened] = Recent(_MOST_OPEN, on_drop=Opened.drop)
         self._pictures: Recent[bytes] = Recent(cache_bytes, size_of=len)
 
-    def list(self) -> dict[str, Any]:
+    def list(self) -> JsonObject:
         """The names, with how many detections each has; and what cannot be read."""
         slides = [{"name": name, "count": self._sources.count(one)} for name, one in self._results.items()]
         return {"slides": slides, "problems": list(self._problems)}
