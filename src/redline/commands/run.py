@@ -19,7 +19,7 @@ from redline.data.images import size_of
 from redline.data.sources import load_samples
 from redline.detection.decoding import CONFIDENCE, IOU, Decoder
 from redline.detection.letterbox import Placement, identity, placement_of
-from redline.detection.plain import to_plain
+from redline.detection.plain import PlainBox, to_plain
 from redline.detection.results import Detections
 from redline.opening.opening import Opened, open_any
 from redline.verification.compare import outputs_of
@@ -68,7 +68,7 @@ class Run:
     found: tuple[Detections, ...] | None = None
     class_names: tuple[str, ...] | None = None
 
-    def boxes(self) -> list[list[dict[str, Any]]]:
+    def boxes(self) -> list[list[PlainBox]]:
         """The boxes of each sample as JSON values; none of anything but a detector."""
         return [to_plain(one, self.class_names) for one in self.found or ()]
 

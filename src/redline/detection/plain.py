@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -14,7 +14,20 @@ _PIXEL_DIGITS = 2
 _SCORE_DIGITS = 5
 
 
-def to_plain(found: Detections, class_names: Sequence[str] | None) -> list[dict[str, Any]]:
+#: A box as JSON has it; ``polygon`` is there where the model segments.
+PlainBox = TypedDict(
+    "PlainBox",
+    {
+        "class": int,
+        "name": str | None,
+        "score": float,
+        "box": list[float],
+        "polygon": NotRequired[list[list[float]]],
+    },
+)
+
+
+def to_plain(found: Detections, class_names: Sequence[str] | None) -> list[PlainBox]:
     """One object for each box: class, name (None where nobody said), score, box, and polygon where there is one.
 
     Pixels are rounded to hundredths.
@@ -27,7 +40,7 @@ def to_plain(found: Detections, class_names: Sequence[str] | None) -> list[dict[
     rows = zip(
         found.classes.tolist(), _rounded(found.scores, _SCORE_DIGITS), _rounded(found.boxes, _PIXEL_DIGITS), strict=True
     )
-    plain = [
+    plain: list[PlainBox] = [
         {"class": index, "name": name_of(index, class_names), "score": score, "box": box} for index, score, box in rows
     ]
     if found.polygons is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
-from typing import Any
 
 from redline.core.errors import InputError, MissingDependencyError, RequestError
 from redline.core.preprocess import Detection
 from redline.core.tensor import Array
 from redline.detection.decoding import CONFIDENCE, IOU, Decoder
 from redline.detection.letterbox import identity, placement_of
-from redline.detection.plain import to_plain
+from redline.detection.plain import PlainBox, to_plain
 from redline.serving.versions import Version
 
 
@@ -34,7 +33,7 @@ class Boxes:
     sizes_hw: tuple[tuple[int, int], ...] | None
     rows: int
 
-    def of(self, outputs: Mapping[str, Array]) -> list[list[dict[str, Any]]]:
+    def of(self, outputs: Mapping[str, Array]) -> list[list[PlainBox]]:
         """The boxes of each row, best first, as JSON has them.
 
         Raises:

@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 from redline.core.errors import MissingDependencyError, RequestError, SignatureError
+from redline.core.plain import Json
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Array, TensorSpec
 from redline.data.images import prepare
@@ -122,7 +123,7 @@ class ImageInputs:
         return prepared.astype(spec.numpy_dtype, copy=False), (image.height, image.width)
 
 
-def _object(text: bytes) -> dict[str, Any]:
+def _object(text: bytes) -> dict[str, Json]:
     """The JSON in front of the tensors; what is wrong with it is said by who parses it."""
     try:
         value = orjson.loads(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import metadata
 from math import prod
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from redline.core.errors import RequestError
+from redline.core.plain import Json, JsonObject
 from redline.core.tensor import TensorSpec
 from redline.detection.decoding import CONFIDENCE, IOU
 from redline.serving.datatypes import DATATYPES, ONLY_BINARY, datatype_of, protocol_shape
@@ -22,7 +23,7 @@ from redline.serving.routes import ROUTES, Name, Route
 from redline.serving.tokens import Tokens
 from redline.serving.versions import Version
 
-_Json = dict[str, Any]
+_Schema = dict[str, Json]
 
 _ERROR = {"$ref": "#/components/schemas/Error"}
 _MEANINGS = {
@@ -74,13 +75,13 @@ _EMPTY: tuple[Name, ...] = ("live", "ready", "model_ready", "load", "unload")
 _TEXTS: dict[Name, str] = {"metrics": "text/plain", "page": "text/html"}
 
 
-def describe(models: Models, limits: Limits, tokens: Tokens) -> _Json:
+def describe(models: Models, limits: Limits, tokens: Tokens) -> _Schema:
     """The whole description, a JSON value."""
     served = _served(models)
-    paths: _Json = {}
+    paths: dict[str, dict[str, _Schema]] = {}
     for route in ROUTES:
         paths.setdefault(route.template, {})[route.method.lower()] = _operation(route, served, tokens)
-    components: _Json = {"schemas": _schemas(served, limits)}
+    components: _Schema = {"schemas": _schemas(served, limits)}
     if tokens.token is not None or tokens.admin is not None:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     return {
@@ -106,12 +107,12 @@ def _served(models: Models) -> list[Version]:
     return found
 
 
-def _operation(route: Route, served: list[Version], tokens: Tokens) -> _Json:
+def _operation(route: Route, served: list[Version], tokens: Tokens) -> _Schema:
     secured = not route.is_open and (tokens.token is not None or route.name in ("load", "unload"))
     failures = set(_FAILURES.get(route.name, ()))
     if not route.is_open and tokens.token is not None:
         failures |= {401}
-    operation: _Json = {
+    operation: _Schema = {
         "operationId": re.sub(r"\W+", "_", route.template.strip("/")) or "page",
         "summary": _SUMMARIES[route.name],
         "responses": {"200": _success(route)}
@@ -128,15 +129,15 @@ def _operation(route: Route, served: list[Version], tokens: Tokens) -> _Json:
     return operation
 
 
-def _path_parameters(route: Route, served: list[Version]) -> Iterable[_Json]:
+def _path_parameters(route: Route, served: list[Version]) -> Iterable[_Schema]:
     for name, pattern in (("model", r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"), ("version", r"^[1-9][0-9]{0,8}$")):
         if f"{{{name}}}" in route.template:
             values = sorted({one.name if name == "model" else one.number for one in served})
-            schema: _Json = {"type": "string", "enum": values} if values else {"type": "string", "pattern": pattern}
+            schema: _Schema = {"type": "string", "enum": values} if values else {"type": "string", "pattern": pattern}
             yield {"name": name, "in": "path", "required": True, "schema": schema}
 
 
-def _other_parameters(route: Route, served: list[Version]) -> Iterable[_Json]:
+def _other_parameters(route: Route, served: list[Version]) -> Iterable[_Schema]:
     if route.name == "predict":
         yield {
             "name": "top",
@@ -146,7 +147,7 @@ def _other_parameters(route: Route, served: list[Version]) -> Iterable[_Json]:
         }
         yield from _thresholds(served)
         numbers = sorted({one.number for one in served})
-        schema: _Json = {"type": "string", "enum": numbers} if numbers else {"type": "string"}
+        schema: _Schema = {"type": "string", "enum": numbers} if numbers else {"type": "string"}
         yield {"name": "version", "in": "query", "description": "The newest where none is named.", "schema": schema}
     if route.name == "infer":
         yield {
@@ -160,18 +161,18 @@ def _other_parameters(route: Route, served: list[Version]) -> Iterable[_Json]:
         yield {"name": "Content-Encoding", "in": "header", "schema": {"type": "string", "enum": encodings}}
 
 
-def _thresholds(served: list[Version]) -> Iterable[_Json]:
+def _thresholds(served: list[Version]) -> Iterable[_Schema]:
     if not any(one.loaded.detection for one in served):
         return
     for name, default, said in (
         ("confidence", CONFIDENCE, "Of a detector: boxes with this score or less are left out."),
         ("iou", IOU, "Of a detector: intersection over union above which the lesser of two boxes of a class goes."),
     ):
-        schema: _Json = {"type": "number", "minimum": 0, "maximum": 1, "default": default}
+        schema: _Schema = {"type": "number", "minimum": 0, "maximum": 1, "default": default}
         yield {"name": name, "in": "query", "description": said, "schema": schema}
 
 
-def _success(route: Route) -> _Json:
+def _success(route: Route) -> _Schema:
     if route.name in _EMPTY:
         return {"description": "Yes." if route.method == "GET" else "Done."}
     if route.name in _TEXTS:
@@ -199,10 +200,10 @@ _ANSWERS: dict[Name, str] = {
 }
 
 
-def _body(route: Route, served: list[Version]) -> _Json | None:
+def _body(route: Route, served: list[Version]) -> _Schema | None:
     if route.name == "infer":
         schema = _any_of(f"Infer_{one.name}" for one in served if _in_json(one))
-        binary: _Json = {"schema": {"type": "string", "format": "binary"}}
+        binary: _Schema = {"schema": {"type": "string", "format": "binary"}}
         return {"required": True, "content": {**_json(schema), "application/octet-stream": binary}}
     if route.name == "predict":
         content = _json(_any_of(f"Predict_{one.name}" for one in served))
@@ -226,31 +227,31 @@ def _in_json(served: Version) -> bool:
     return not any(datatype_of(spec.numpy_dtype) in ONLY_BINARY for spec in served.loaded.signature.inputs)
 
 
-def _any_of(names: Iterable[str]) -> _Json:
-    found = [{"$ref": f"#/components/schemas/{name}"} for name in names]
+def _any_of(names: Iterable[str]) -> _Schema:
+    found: list[_Schema] = [{"$ref": f"#/components/schemas/{name}"} for name in names]
     return found[0] if len(found) == 1 else {"anyOf": found} if found else {"type": "object"}
 
 
-def _json(schema: Mapping[str, Any]) -> _Json:
+def _json(schema: JsonObject) -> _Schema:
     return {"application/json": {"schema": dict(schema)}}
 
 
-def _object(properties: Mapping[str, Any], *, optional: Iterable[str] = ()) -> _Json:
+def _object(properties: JsonObject, *, optional: Iterable[str] = ()) -> _Schema:
     required = [name for name in properties if name not in set(optional)]
     return {"type": "object", "properties": dict(properties), "required": required}
 
 
 _LONGEST_EXAMPLE = 256
-_TEXT: _Json = {"type": "string"}
-_COUNT: _Json = {"type": "integer", "minimum": 0}
-_NUMBER: _Json = {"type": "number"}
+_TEXT: _Schema = {"type": "string"}
+_COUNT: _Schema = {"type": "integer", "minimum": 0}
+_NUMBER: _Schema = {"type": "number"}
 
 
-def _list(items: Mapping[str, Any]) -> _Json:
+def _list(items: JsonObject) -> _Schema:
     return {"type": "array", "items": dict(items)}
 
 
-def _schemas(served: list[Version], limits: Limits) -> _Json:
+def _schemas(served: list[Version], limits: Limits) -> dict[str, _Schema]:
     shape = _list({"type": "integer"})
     datatype = {"type": "string", "enum": sorted(DATATYPES)}
     tensor = _object({"name": _TEXT, "datatype": datatype, "shape": shape})
@@ -271,7 +272,7 @@ def _schemas(served: list[Version], limits: Limits) -> _Json:
         optional=("polygon",),
     )
     times = _object(dict.fromkeys(("queue", "decode", "infer", "encode"), _NUMBER))
-    schemas: _Json = {
+    schemas: dict[str, _Schema] = {
         "Error": _object({"error": _TEXT}),
         "Server": _object({"name": _TEXT, "version": _TEXT, "extensions": _list(_TEXT)}),
         "Model": _object(
@@ -326,13 +327,13 @@ def _smallest(spec: TensorSpec) -> list[int]:
     return [size if isinstance(size, int) else 1 for size in spec.shape]
 
 
-def _infer_example(spec: TensorSpec) -> _Json:
+def _infer_example(spec: TensorSpec) -> _Schema:
     shape = _smallest(spec)
     data = [_value(spec)] * prod(shape)
     return {"name": spec.name, "datatype": datatype_of(spec.numpy_dtype), "shape": shape, "data": data}
 
 
-def _infer_body(inputs: tuple[TensorSpec, ...], limits: Limits) -> _Json:
+def _infer_body(inputs: tuple[TensorSpec, ...], limits: Limits) -> _Schema:
     return _object(
         {
             "id": {"type": "string", "maxLength": limits.id_length},
@@ -349,7 +350,7 @@ def _infer_body(inputs: tuple[TensorSpec, ...], limits: Limits) -> _Json:
     )
 
 
-def _infer_input(spec: TensorSpec) -> _Json:
+def _infer_input(spec: TensorSpec) -> _Schema:
     sizes = protocol_shape(spec)
     return _object(
         {
@@ -366,7 +367,7 @@ def _infer_input(spec: TensorSpec) -> _Json:
     )
 
 
-def _element(spec: TensorSpec) -> _Json:
+def _element(spec: TensorSpec) -> _Schema:
     kind = spec.numpy_dtype.kind
     if kind == "b":
         return {"type": "boolean"}
@@ -375,14 +376,14 @@ def _element(spec: TensorSpec) -> _Json:
     return {"type": "integer"} if kind in "iu" else _NUMBER
 
 
-def _nested(spec: TensorSpec) -> _Json:
+def _nested(spec: TensorSpec) -> _Schema:
     schema = _element(spec)
     for size in reversed(spec.shape):
         schema = _list(schema) | ({"minItems": size, "maxItems": size} if isinstance(size, int) else {"minItems": 1})
     return schema
 
 
-def _predict_body(inputs: tuple[TensorSpec, ...]) -> _Json:
+def _predict_body(inputs: tuple[TensorSpec, ...]) -> _Schema:
     forms = [_object({spec.name: _nested(spec) for spec in inputs})]
     if len(inputs) == 1:
         forms.append(_nested(inputs[0]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,16 @@ from redline.verification.guesses import guesses_of
 
 MOST_TOP = 1000
 _TOP = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Plain:
+    """An output that is no classifier's, nested as its shape is."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: Array | list[Any]
 
 
 class Predict:
@@ -87,11 +98,10 @@ def _encode(
     begun = time.perf_counter()
     outputs = {name: array[:rows] if array.ndim else array for name, array in outputs.items()}
     said = {"boxes": boxes.of(outputs)} if boxes else _said(outputs, served.loaded.class_names, top)
-    answer = {"model": served.name, "version": served.number, **said}
     times = {"queue": spent.queue_s, "decode": spent.decode_s, "infer": spent.infer_s}
     times["encode"] = time.perf_counter() - begun
-    answer["ms"] = {phase: round(1000 * seconds, 3) for phase, seconds in times.items()}
-    return json_reply(answer)
+    ms = {phase: round(1000 * seconds, 3) for phase, seconds in times.items()}
+    return json_reply({"model": served.name, "version": served.number, **said, "ms": ms})
 
 
 def _top_of(query: Mapping[str, str]) -> int:
@@ -103,7 +113,9 @@ def _top_of(query: Mapping[str, str]) -> int:
     return int(given)
 
 
-def _said(outputs: Mapping[str, Array], names: Sequence[str] | None, top: int) -> dict[str, Any]:
+def _said(
+    outputs: Mapping[str, Array], names: Sequence[str] | None, top: int
+) -> dict[str, list[list[dict[str, str | float | None]]]] | dict[str, list[_Plain]]:
     """Classes where the outputs are a classifier's, else the outputs themselves."""
     guesses = guesses_of(outputs, names, top=top)
     if guesses:
@@ -116,7 +128,7 @@ def _said(outputs: Mapping[str, Array], names: Sequence[str] | None, top: int) -
     return {"outputs": [_plain(name, array) for name, array in outputs.items()]}
 
 
-def _plain(name: str, array: Array) -> dict[str, Any]:
+def _plain(name: str, array: Array) -> _Plain:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RequestError(
             f"output '{name}' has NaN or infinite values, which JSON has no words for; ask /v2 for binary outputs"
@@ -126,7 +138,7 @@ def _plain(name: str, array: Array) -> dict[str, Any]:
     else:
         # Anything that a JSON writer has no numbers for, bfloat16 among them, becomes floats first.
         data = np.ascontiguousarray(array if array.dtype.kind in "fiub" else array.astype(np.float32))
-    return {"name": name, "datatype": datatype_of(array.dtype), "shape": list(array.shape), "data": data}
+    return _Plain(name=name, datatype=datatype_of(array.dtype), shape=array.shape, data=data)
 
 
 def _text(value: Any) -> str:

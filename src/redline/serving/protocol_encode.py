@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import orjson
@@ -16,6 +16,17 @@ from redline.serving.messages import Encoded, InferRequest
 
 _JSON = "application/json"
 _BINARY = "application/octet-stream"
+_ASK = "ask for binary data: 'parameters': {'binary_data': true}"
+
+
+class _Output(TypedDict):
+    """An output as JSON has it: with its data, or with how many bytes of it follow."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: NotRequired[Array | list[str]]
+    parameters: NotRequired[dict[str, int]]
 
 
 def encode_infer(
@@ -37,21 +48,21 @@ def encode_infer(
     Raises:
         RequestError: an output is wanted as JSON, which has no words for what is in it.
     """
-    described: list[dict[str, Any]] = []
+    described: list[_Output] = []
     parts: list[bytes] = [b""]
     for wanted in request.outputs:
         array = outputs[wanted.name]
         if wanted.classes:
             array = _classes(array, wanted.classes, class_names)
         datatype = datatype_of(array.dtype)
-        output: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": array.shape}
+        output: _Output = {"name": wanted.name, "datatype": datatype, "shape": array.shape}
         if wanted.binary:
             parts.append(_packed(array) if datatype == BYTES else np.ascontiguousarray(array).tobytes())
             output["parameters"] = {"binary_data_size": len(parts[-1])}
         else:
             output["data"] = _plain(array, datatype, wanted.name)
         described.append(output)
-    answer: dict[str, Any] = {"model_name": model, "model_version": version}
+    answer: dict[str, str | list[_Output]] = {"model_name": model, "model_version": version}
     if request.id is not None:
         answer["id"] = request.id
     answer["outputs"] = described
@@ -73,9 +84,6 @@ def _plain(array: Array, datatype: str, name: str) -> Array | list[str]:
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise RequestError(f"output '{name}' holds NaN or infinity, which JSON cannot carry; {_ASK}")
     return np.ascontiguousarray(array).reshape(-1)
-
-
-_ASK = "ask for binary data: 'parameters': {'binary_data': true}"
 
 
 def _packed(array: Array) -> bytes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from redline.serving.messages import InferRequest, Wanted
 from redline.serving.shapes import Shapes
 from redline.serving.tensors_binary import raw_text, read_bytes, read_packed
 from redline.serving.tensors_json import MOST_DIMS, Document, elements, is_array, is_object, members, quote, read_json
+
+if TYPE_CHECKING:
+    from simdjson import SimValue
 
 _REQUEST = frozenset({"id", "parameters", "inputs", "outputs"})
 _INPUT = frozenset({"name", "shape", "datatype", "parameters", "data"})
@@ -170,7 +173,7 @@ class _Parsing:
         specs = {spec.name: spec for spec in self.signature.inputs}
         if is_array(given) and len(given) > len(specs):
             raise self._wrong_number(len(given))
-        found: dict[str, dict[str, Any]] = {}
+        found: dict[str, dict[str, SimValue]] = {}
         for place, one in enumerate(elements(given, len(specs), "'inputs'")):
             described = members(one, _INPUT, f"input {place}")
             name = described.get("name")
@@ -184,7 +187,7 @@ class _Parsing:
         self._check_names(len(found), found)
         return [self._input(specs[name], described) for name, described in found.items()]
 
-    def _check_names(self, count: int, found: dict[str, Any]) -> None:
+    def _check_names(self, count: int, found: Collection[str]) -> None:
         missing = [spec.name for spec in self.signature.inputs if spec.name not in found]
         if missing:
             raise RequestError(
@@ -198,7 +201,7 @@ class _Parsing:
         expected = len(self.signature.inputs)
         return RequestError(f"expected {expected} inputs but got {count} inputs{self.of_model}")
 
-    def _input(self, spec: TensorSpec, described: dict[str, Any]) -> _Input:
+    def _input(self, spec: TensorSpec, described: dict[str, SimValue]) -> _Input:
         what = _what(spec.name)
         self._check_datatype(spec, described.get("datatype"))
         if "shape" not in described:
@@ -303,7 +306,7 @@ class _Parsing:
             found[name] = Wanted(name=name, binary=asked, classes=classes)
         return tuple(found.values()) or tuple(Wanted(name=name, binary=binary) for name in names)
 
-    def _parameters(self, described: dict[str, Any], wanted: frozenset[str], what: str) -> dict[str, Any]:
+    def _parameters(self, described: dict[str, SimValue], wanted: frozenset[str], what: str) -> dict[str, SimValue]:
         if described.get("parameters") is None:
             return {}
         found = members(described["parameters"], wanted, f"'parameters' of {what}")
@@ -329,7 +332,7 @@ def _of_model(name: str | None) -> str:
     return f" for model {quote(name)}" if name else ""
 
 
-def _flag(parameters: dict[str, Any], name: str) -> bool:
+def _flag(parameters: dict[str, SimValue], name: str) -> bool:
     value = parameters.get(name, False)
     if not isinstance(value, bool):
         raise RequestError(f"the parameter '{name}' is no boolean, expected true or false")

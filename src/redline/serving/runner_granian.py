@@ -22,7 +22,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from granian._futures import _new_cbscheduler
 from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
@@ -31,6 +31,9 @@ from werkzeug.exceptions import ClientDisconnected
 
 from redline.serving.limits import Limits
 from redline.serving.ports import BACKLOG, FRESH_S, App, Listening, tcp_info
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = ["GranianFront"]
 
@@ -58,7 +61,7 @@ class GranianFront:
         self._signal.add_cb(self._done.set)
         self._reaper = _Reaper(self._reading, listening.port, limits)
         self._started = False
-        self._environ: dict[str, Any] = {
+        self._environ: WSGIEnvironment = {
             "SCRIPT_NAME": "",
             "SERVER_SOFTWARE": "Granian",
             "wsgi.version": (1, 0),
@@ -124,7 +127,7 @@ class GranianFront:
             for sock in connections:
                 sock.close()
 
-    def _call(self, protocol: Any, scope: dict[str, Any]) -> None:
+    def _call(self, protocol: Any, scope: WSGIEnvironment) -> None:
         chunked = "HTTP_TRANSFER_ENCODING" in scope
         body: _Body | None = None
         if chunked or "CONTENT_LENGTH" in scope:
@@ -138,7 +141,7 @@ class GranianFront:
         if body is not None:
             body.discard()
 
-    def _answer(self, scope: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:
+    def _answer(self, scope: WSGIEnvironment) -> tuple[int, list[tuple[str, str]], bytes]:
         status, headers = 500, [("content-type", "application/json")]
 
         def start(line: str, fields: list[tuple[str, str]], _exception: Any = None) -> None:

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
@@ -27,6 +27,9 @@ from waitress.task import ErrorTask, ThreadedTaskDispatcher, WSGITask
 
 from redline.serving.limits import Limits
 from redline.serving.ports import BACKLOG, CONNECTIONS, FRESH_S, App, Listening
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
 
 __all__ = ["WaitressFront"]
 
@@ -134,7 +137,7 @@ class _ThreadGuard:
         self._running = 0
         self._lock = threading.Lock()
 
-    def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start: Callable[..., Any]) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] != "POST":
             return self._app(environ, start)  # type: ignore[no-any-return]
         with self._lock:
@@ -152,10 +155,8 @@ class _ThreadGuard:
 
 
 def _json_error(text: str) -> tuple[bytes, list[tuple[str, str]]]:
-    return json.dumps({"error": text}).encode(), [
-        ("Content-Type", "application/json"),
-        ("X-Request-Id", uuid.uuid4().hex),
-    ]
+    fields = [("Content-Type", "application/json"), ("X-Request-Id", uuid.uuid4().hex)]
+    return json.dumps({"error": text}).encode(), fields
 
 
 class _Threads(ThreadedTaskDispatcher):  # type: ignore[misc]

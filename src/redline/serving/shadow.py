@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import isfinite
 from queue import Empty, SimpleQueue
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
@@ -50,6 +50,39 @@ class Difference:
     relative_error: float
     rows: int
     classes: tuple[tuple[int, int], ...]
+
+
+class Disagreement(TypedDict):
+    """A row of which the model and its reference gave another class; ``error`` is that of its request."""
+
+    when_s: float
+    served: int
+    reference: int
+    error: float | None
+
+
+class ShadowFigures(TypedDict):
+    """What was found so far; ``recent`` has the newest disagreements first, and nothing of any input."""
+
+    sampled: int
+    compared: int
+    dropped: int
+    failed: int
+    last_failure: str | None
+    disagreed: int
+    rows: int
+    rows_disagreed: int
+    disagreement: float | None
+    error: dict[str, float | None]
+    recent: list[Disagreement]
+
+
+class ShadowSummary(ShadowFigures):
+    """The same with what is compared; ``rate`` is the share that is sampled."""
+
+    model: str
+    reference: str
+    rate: float
 
 
 class Shadow:
@@ -128,8 +161,8 @@ class Shadow:
             self._figures.sampled += 1
         self._samples.put((inputs, outputs))
 
-    def summary(self) -> dict[str, Any]:
-        """What was found so far; ``recent`` has the newest disagreements first, and nothing of any input."""
+    def summary(self) -> ShadowSummary:
+        """What was found so far."""
         with self._lock:
             return {"model": self.model, "reference": self.name, "rate": self.rate, **self._figures.to_json()}
 
@@ -246,7 +279,7 @@ class _Figures:
         self._largest = 0.0
         self._random = Random(seed)  # noqa: S311
         self._errors: list[float] = []
-        self._recent: deque[dict[str, Any]] = deque(maxlen=RECENT)
+        self._recent: deque[Disagreement] = deque(maxlen=RECENT)
 
     @property
     def settled(self) -> bool:
@@ -266,7 +299,7 @@ class _Figures:
         elif (place := self._random.randrange(self.compared)) < _RESERVOIR:
             self._errors[place] = error
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> ShadowFigures:
         ordered = sorted(self._errors)
         quantiles = {
             f"p{percent}": _number(ordered[min(len(ordered) - 1, len(ordered) * percent // 100)]) if ordered else None

@@ -7,27 +7,70 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TypedDict
 
 RECENT = 512
 
 
+class Took(TypedDict):
+    """How often something happened, with the nanoseconds it took in all."""
+
+    count: int
+    ns: int
+
+
+class BatchStat(TypedDict):
+    """What was run on so many rows at once."""
+
+    batch_size: int
+    compute_input: Took
+    compute_infer: Took
+    compute_output: Took
+
+
+class ModelStat(TypedDict):
+    """One ``model_stat`` of the statistics extension."""
+
+    name: str
+    version: str
+    last_inference: int
+    inference_count: int
+    execution_count: int
+    inference_stats: dict[str, Took]
+    response_stats: dict[str, Took]
+    batch_stats: list[BatchStat]
+    memory_usage: list[str]
+
+
+class Snapshot(TypedDict):
+    """What a page shows; ``recent`` has the last answers as (seconds since 1970, seconds taken), oldest first."""
+
+    model: str
+    version: str
+    requests: int
+    failures: int
+    statuses: dict[str, int]
+    rows: int
+    executions: int
+    batches: dict[str, int]
+    recent: list[tuple[float, float]]
+
+
+@dataclass(slots=True)
 class _Duration:
     """How often something happened, with the seconds it took in all."""
 
-    __slots__ = ("count", "seconds")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.seconds = 0.0
+    count: int = 0
+    seconds: float = 0.0
 
     def add(self, seconds: float) -> None:
         self.count += 1
         self.seconds += seconds
 
-    def to_v2(self) -> dict[str, int]:
+    def to_v2(self) -> Took:
         return {"count": self.count, "ns": round(self.seconds * 1e9)}
 
 
@@ -42,14 +85,10 @@ class Statistics:
         self._last_s = 0.0
         self._rows = 0
         self._executions = 0
-        self._success = _Duration()
-        self._fail = _Duration()
-        self._queue = _Duration()
-        self._decode = _Duration()
-        self._infer = _Duration()
-        self._encode = _Duration()
-        self._batches: dict[int, _Duration] = {}
-        self._statuses: dict[int, int] = {}
+        self._success, self._fail = _Duration(), _Duration()
+        self._queue, self._decode, self._infer, self._encode = (_Duration() for _ in range(4))
+        self._batches: defaultdict[int, _Duration] = defaultdict(_Duration)
+        self._statuses: Counter[int] = Counter()
         self._recent: deque[tuple[float, float]] = deque(maxlen=RECENT)
 
     def success(self, queue_s: float, decode_s: float, infer_s: float, encode_s: float, rows: int) -> None:
@@ -70,18 +109,15 @@ class Statistics:
         """A request was answered with an error."""
         with self._lock:
             self._fail.add(seconds)
-            self._statuses[status] = self._statuses.get(status, 0) + 1
+            self._statuses[status] += 1
 
     def executed(self, rows: int, infer_s: float = 0.0) -> None:
         """The model ran once, on this many rows, for one request or for several."""
         with self._lock:
             self._executions += 1
-            batch = self._batches.get(rows)
-            if batch is None:
-                batch = self._batches[rows] = _Duration()
-            batch.add(infer_s)
+            self._batches[rows].add(infer_s)
 
-    def to_v2(self) -> dict[str, Any]:
+    def to_v2(self) -> ModelStat:
         """One ``model_stat`` of the statistics extension: cumulative, times in nanoseconds.
 
         ``compute_input`` is the time to decode requests, ``compute_output`` to encode answers. Batches have neither, as
@@ -117,8 +153,8 @@ class Statistics:
                 "memory_usage": [],
             }
 
-    def snapshot(self) -> dict[str, Any]:
-        """What a page shows; ``recent`` has the last answers as (seconds since 1970, seconds taken), oldest first."""
+    def snapshot(self) -> Snapshot:
+        """What a page shows."""
         with self._lock:
             return {
                 "model": self.model,

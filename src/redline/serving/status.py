@@ -3,17 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 from redline.core.errors import RequestError
 from redline.core.tensor import TensorSpec
 from redline.serving.models import Models
-from redline.serving.shadow import Shadow
+from redline.serving.shadow import Shadow, ShadowSummary
+from redline.serving.statistics import Snapshot, Took
 from redline.serving.versions import Version
 
 
-def status_of(models: Models, shadows: Mapping[str, Shadow]) -> dict[str, Any]:
-    """A JSON value: each model's versions, the newest first, with what they have done lately."""
+class VersionStatus(Snapshot):
+    """A version that answers; ``batching`` is the most rows that are put together, None where none are."""
+
+    precision: str
+    backend: str
+    platform: str
+    size_bytes: int
+    notes: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    classes: int | None
+    image: dict[str, int | str] | None
+    batching: int | None
+    runs: int
+    waiting: int
+    running: int
+    spent_ns: dict[str, Took]
+
+
+class ModelStatus(TypedDict):
+    """A model with its versions, the newest first."""
+
+    name: str
+    versions: list[VersionStatus]
+    shadow: ShadowSummary | None
+
+
+class Status(TypedDict):
+    """Every model with what it has done lately."""
+
+    default: str | None
+    models: list[ModelStatus]
+
+
+def status_of(models: Models, shadows: Mapping[str, Shadow]) -> Status:
+    """A JSON value for the page."""
     return {
         "default": models.default_name,
         "models": [
@@ -27,25 +62,25 @@ def status_of(models: Models, shadows: Mapping[str, Shadow]) -> dict[str, Any]:
     }
 
 
-def _versions(models: Models, name: str) -> list[dict[str, Any]]:
+def _versions(models: Models, name: str) -> list[VersionStatus]:
     try:
         return [_version(models.get(name, number)) for number in reversed(models.versions(name))]
     except RequestError:  # unloaded meanwhile
         return []
 
 
-def _version(served: Version) -> dict[str, Any]:
+def _version(served: Version) -> VersionStatus:
     loaded = served.loaded
     preprocess = loaded.preprocess
     return {
-        "version": served.number,
+        **served.statistics.snapshot(),
         "precision": loaded.precision,
         "backend": loaded.backend,
         "platform": loaded.platform,
         "size_bytes": loaded.size_bytes,
-        "notes": list(loaded.notes),
-        "inputs": [_tensor(spec) for spec in loaded.signature.inputs],
-        "outputs": [_tensor(spec) for spec in loaded.signature.outputs],
+        "notes": loaded.notes,
+        "inputs": loaded.signature.inputs,
+        "outputs": loaded.signature.outputs,
         "classes": None if loaded.class_names is None else len(loaded.class_names),
         "image": None
         if preprocess is None
@@ -54,10 +89,5 @@ def _version(served: Version) -> dict[str, Any]:
         "runs": len(loaded.runs),
         "waiting": served.scheduler.waiting,
         "running": served.scheduler.running,
-        **served.statistics.snapshot(),
         "spent_ns": served.statistics.to_v2()["inference_stats"],
     }
-
-
-def _tensor(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}

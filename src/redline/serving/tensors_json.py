@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
 
 import numpy as np
 import simdjson
 
 from redline.core.errors import RequestError
 from redline.core.tensor import Array
+
+if TYPE_CHECKING:
+    from simdjson import SimValue
 
 T = TypeVar("T")
 
@@ -64,7 +67,7 @@ def read_json(text: bytes, read: Callable[[Document], T], *, depth: int) -> T:
         return read(Document(text, depth))
 
 
-def members(value: object, wanted: frozenset[str], what: str) -> dict[str, Any]:
+def members(value: object, wanted: frozenset[str], what: str) -> dict[str, SimValue]:
     """The members of a JSON object that are wanted; others are skipped.
 
     Raises:
@@ -74,7 +77,7 @@ def members(value: object, wanted: frozenset[str], what: str) -> dict[str, Any]:
         raise RequestError(f"{what} is no JSON object")
     if len(value) > MOST_MEMBERS:
         raise RequestError(f"{what} has {len(value)} members, expected at most {MOST_MEMBERS}")
-    found: dict[str, Any] = {}
+    found: dict[str, SimValue] = {}
     for key in value:
         if key in wanted:
             if key in found:
@@ -96,12 +99,12 @@ def elements(value: object, most: int, what: str) -> list[Any]:
     return list(value)
 
 
-def is_array(value: object) -> bool:
+def is_array(value: object) -> TypeGuard[simdjson.Array]:
     """Whether it is a JSON array."""
     return isinstance(value, simdjson.Array)
 
 
-def is_object(value: object) -> bool:
+def is_object(value: object) -> TypeGuard[simdjson.Object]:
     """Whether it is a JSON object."""
     return isinstance(value, simdjson.Object)
 

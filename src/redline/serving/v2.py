@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
 
 import orjson
 
 from redline.core.errors import RedlineError, RequestError
+from redline.core.plain import Json, JsonObject
 from redline.core.tensor import Array
 from redline.serving import protocol
 from redline.serving.answers import Call, Reply, empty_reply, json_reply
@@ -136,14 +136,14 @@ def _told(failed: str) -> Iterator[None]:
         raise RequestError(f"{failed}; the server's log says why") from error
 
 
-def _control_of(body: bytes) -> dict[str, Any]:
+def _control_of(body: bytes) -> JsonObject:
     """The small JSON object that a control request may carry."""
     if not body:
         return {}
     if len(body) > _LONGEST_CONTROL_BYTES:
         raise RequestError(f"the body is too long, expected at most {_LONGEST_CONTROL_BYTES} bytes", status=413)
     try:
-        value = orjson.loads(body)
+        value: Json = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError("the body is no JSON, expected an object or nothing") from error
     if not isinstance(value, dict):
