@@ -63,7 +63,7 @@ def test_our_generator_runs_many_windows_in_one_process_that_is_not_ours(tmp_pat
 def test_a_generator_that_dies_says_what_it_said(tmp_path: Path) -> None:
     generator = OwnGenerator()
     try:
-        with pytest.raises(WorkerError, match="parcel.json"):
+        with pytest.raises(WorkerError, match="parcel.msgpack"):
             generator.run(Job(parcel=str(tmp_path / "nothing"), users=1))
     finally:
         generator.close()

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from redline.core.errors import InputError
+from redline.deployment.texts import TEMPLATES
 
 Server = Literal["redline", "triton"]
 #: Triton's image; a TensorRT plan needs the one whose TensorRT built it.
@@ -20,13 +19,6 @@ MODELS = "/models"
 PORT = 8000
 _USER = 10001
 _SPARE_S = 5
-_TEMPLATES = Environment(  # noqa: S701 (no HTML)
-    loader=PackageLoader("redline.deployment"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,7 +134,7 @@ def render(name: str, workload: Workload, **values: object) -> str:
     """The text of a template for a workload; ``values`` are what else it names."""
     failures = math.ceil(workload.start_s / 2)
     known = {"triton": TRITON_IMAGE, "port": PORT, "user": _USER, "failures": failures}
-    return _TEMPLATES.get_template(f"{name}.j2").render(**known, **values, workload=workload)
+    return TEMPLATES.get_template(f"{name}.j2").render(**known, **values, workload=workload)
 
 
 def _resources(workload: Workload) -> str:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from redline.core.errors import InputError
 from redline.core.tensor import Dim, Signature, TensorSpec
+from redline.deployment.texts import TEMPLATES
 
 Backend = Literal["onnxruntime", "tensorrt", "python"]
 Kind = Literal["cpu", "gpu"]
@@ -115,44 +116,28 @@ def config_pbtxt(model: TritonModel, *, comment: str = "") -> str:
     Raises:
         InputError: Triton has no such data type, or a tensor has a size of 0.
     """
-    blocks = [interface(model), *_scheduling(model), *_warm_up(model)]
-    head = "".join(f"# {line}\n" for line in comment.splitlines())
-    return head + "\n".join(blocks)
+    return _text("config", model, comment=comment)
 
 
-def interface(model: TritonModel) -> str:
-    """The part that clients rely on: every version of a model shares it."""
-    inputs = ",\n".join(_tensor(model, spec) for spec in model.signature.inputs)
-    outputs = ",\n".join(_tensor(model, spec, label=spec.name == model.labelled) for spec in model.signature.outputs)
-    return (
-        f"name: {_quoted(model.name)}\n"
-        f"backend: {_quoted(model.backend)}\n"
-        f"max_batch_size: {model.max_batch}\n"
-        f"input [\n{inputs}\n]\n"
-        f"output [\n{outputs}\n]\n"
+def _text(name: str, model: TritonModel, *, comment: str = "") -> str:
+    return TEMPLATES.get_template(f"{name}.pbtxt.j2").render(
+        model=model,
+        comment=comment,
+        shapes=warm_up_shapes(model),
+        dims=_dims,
+        data_type=data_type,
+        microseconds=lambda seconds: round(seconds * 1e6),
     )
 
 
 def same_interface(existing: str, model: TritonModel) -> bool:
     """Whether a ``config.pbtxt`` that is there already says the same of names, types, sizes and backend."""
-    return _plain(interface(model)) in _plain(existing)
+    return _plain(_text("interface", model)) in _plain(existing)
 
 
 def _plain(text: str) -> str:
     lines = (line for line in text.splitlines() if not line.lstrip().startswith("#"))
     return "".join("".join(line.split()) for line in lines)
-
-
-def _tensor(model: TritonModel, spec: TensorSpec, *, label: bool = False) -> str:
-    dims = _dims(spec.name, spec.shape[1:] if model.max_batch else spec.shape)
-    lines = [
-        f"name: {_quoted(spec.name)}",
-        f"data_type: {data_type(spec)}",
-        f"dims: {_list(dims or [1])}",
-        *([] if dims else ["reshape { shape: [ ] }"]),  # Triton takes no tensor without sizes
-        *([f"label_filename: {_quoted(LABELS_FILE)}"] if label else []),
-    ]
-    return "  {\n" + "".join(f"    {line}\n" for line in lines) + "  }"
 
 
 def data_type(spec: TensorSpec) -> str:
@@ -167,61 +152,20 @@ def data_type(spec: TensorSpec) -> str:
     return _DATA_TYPES[name]
 
 
-def _dims(name: str, shape: Sequence[Dim]) -> list[int]:
+def _dims(model: TritonModel, spec: TensorSpec) -> list[int]:
+    shape = spec.shape[1:] if model.max_batch else spec.shape
     if 0 in shape:
-        raise InputError(f"{name} has shape {tuple(shape)}, expected sizes of at least 1: Triton takes no empty tensor")
+        raise InputError(
+            f"{spec.name} has shape {tuple(shape)}, expected sizes of at least 1: Triton takes no empty tensor"
+        )
     return [size if isinstance(size, int) else -1 for size in shape]
 
 
-def _scheduling(model: TritonModel) -> list[str]:
-    plan = model.scheduling
-    group = f"    count: {plan.instances}\n    kind: KIND_{plan.kind.upper()}\n"
-    if model.backend == "tensorrt" and plan.profiles > 1:
-        group += f"    profile: [ {', '.join(_quoted(str(number)) for number in range(plan.profiles))} ]\n"
-    blocks = [f"instance_group [\n  {{\n{group}  }}\n]\n", "version_policy: { latest: { num_versions: 1 } }\n"]
-    if model.max_batch:
-        blocks.insert(0, _batching(plan))
-    if plan.kind == "cpu" and model.backend != "tensorrt":
-        # Instances share the cores: more threads of each would only take turns.
-        counts = {"intra_op_thread_count": plan.threads, "inter_op_thread_count": 1}
-        blocks.append("".join(_parameter(key, str(value)) for key, value in counts.items()))
-    return blocks
-
-
-def _batching(plan: Scheduling) -> str:
-    lines = []
-    if plan.preferred:
-        lines.append(f"preferred_batch_size: {_list(plan.preferred)}")
-    lines.append(f"max_queue_delay_microseconds: {round(plan.max_delay_s * 1e6)}")
-    policy = {
-        "max_queue_size": plan.queue,
-        "timeout_action": "REJECT",
-        "default_timeout_microseconds": round(plan.deadline_s * 1e6),
-        "allow_timeout_override": "true",
-    }
-    lines += ["default_queue_policy {", *(f"  {key}: {value}" for key, value in policy.items()), "}"]
-    return "dynamic_batching {\n" + "".join(f"  {line}\n" for line in lines) + "}\n"
-
-
-def _parameter(key: str, value: str) -> str:
-    return f"parameters {{ key: {_quoted(key)} value: {{ string_value: {_quoted(value)} }} }}\n"
-
-
-def _warm_up(model: TritonModel) -> list[str]:
-    """Zeros through every instance before it is ready; none where nobody knows how large an input may be."""
-    shapes = warm_up_shapes(model)
-    if shapes is None:
-        return []
-    inputs = [
-        f"    inputs {{ key: {_quoted(spec.name)} value: {{ data_type: {data_type(spec)} "
-        f"dims: {_list(shapes[spec.name] or [1])} zero_data: true }} }}\n"
-        for spec in model.signature.inputs
-    ]
-    return [f'model_warmup [\n  {{\n    name: "zeros"\n    batch_size: 1\n{"".join(inputs)}  }}\n]\n']
-
-
 def warm_up_shapes(model: TritonModel) -> dict[str, list[int]] | None:
-    """The shape of each input in the warm-up, without the batch where there is one; None where it is not known."""
+    """The shape of each input in the warm-up, without the batch where there is one; None where it is not known.
+
+    The warm-up sends zeros through every instance before it is ready.
+    """
     shapes: dict[str, list[int]] = {}
     for spec in model.signature.inputs:
         sizes: Sequence[Dim] = model.usual.get(spec.name, spec.shape)
@@ -238,13 +182,3 @@ def warm_up_shapes(model: TritonModel) -> dict[str, list[int]] | None:
 def labels_text(names: Sequence[str]) -> str:
     """One name a line, in the order of the indices."""
     return "".join(" ".join(name.split()) + "\n" for name in names)
-
-
-def _list(sizes: Sequence[int]) -> str:
-    return f"[ {', '.join(str(size) for size in sizes)} ]"
-
-
-def _quoted(text: str) -> str:
-    """A string of protobuf's text format."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r")
-    return f'"{escaped}"'

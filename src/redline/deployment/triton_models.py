@@ -18,7 +18,7 @@ from redline.backends.tensorrt.profiles import Profile, Range, parse_profiles
 from redline.core.artifact import Engine, Layers, OnnxModel
 from redline.core.errors import ArtifactError, InputError
 from redline.core.host import available_cores
-from redline.core.plain import JsonObject, to_plain
+from redline.core.plain import from_plain, to_plain
 from redline.core.preprocess import Preprocess, Usage
 from redline.core.tensor import Signature
 from redline.deployment import triton_python
@@ -48,7 +48,7 @@ class About:
     signature: Signature
     scheduling: Scheduling
     platform: Mapping[str, str]
-    usage: JsonObject
+    usage: Usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +199,8 @@ def _find_tuned(path: Path) -> _ModelFile:
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
         engine, model, torch = manifest["engine"], manifest["model"], manifest["torch"]
-        preprocess = Preprocess.from_json(manifest["preprocess"]) if manifest["preprocess"] else None
+        told = manifest["preprocess"]
+        preprocess = from_plain(Preprocess, told, where=MANIFEST) if told else None
         class_names = tuple(manifest["class_names"] or ())
         measured = (str(manifest["precision"]), str(manifest["layers"])) if "layers" in manifest else None
     except (ValueError, KeyError, TypeError) as error:
@@ -311,7 +312,7 @@ def _about(found: _ModelFile, model: TritonModel) -> About:
         signature=found.signature,
         scheduling=model.scheduling,
         platform=found.plan.platform if found.plan else {},
-        usage=found.usage.to_json(),
+        usage=found.usage,
     )
 
 

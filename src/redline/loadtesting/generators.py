@@ -68,12 +68,7 @@ class OwnGenerator:
 
     def close(self) -> None:
         """End the process."""
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+        _end(self._process)
         self._errors.close()
 
     def _errors_text(self) -> str:
@@ -112,15 +107,9 @@ class LocustGenerator:
 
     def close(self) -> None:
         """End the process."""
-        if self._process is None:
-            return
-        self._process.kill()
-        self._process.wait()
-        for stream in (self._process.stdin, self._process.stderr):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError, ValueError):
-                    stream.close()
-        self._process = None
+        if self._process is not None:
+            _end(self._process)
+            self._process = None
 
 
 class AbGenerator:
@@ -155,6 +144,15 @@ def open_generator(tool: Tool) -> Generator:
                     "ab is not installed; type: apt-get install apache2-utils, or leave --tool out to use our own"
                 )
             return AbGenerator()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            with contextlib.suppress(BrokenPipeError, ValueError):
+                stream.close()
 
 
 def _last(text: str) -> str:

@@ -1,17 +1,20 @@
-"""What a generator of load is told and what it answers: plain values that cross a process boundary as JSON.
+"""What a generator of load is told and what it answers: plain values that cross a process boundary.
 
 A generator imports no NumPy, so that it starts at once and its CPU time is its own.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from redline.loadtesting.usage import rss_bytes
+
+_PARCEL = "parcel.msgpack"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,19 +30,12 @@ class Parcel:
     def save(self, folder: Path) -> None:
         """Write it into ``folder`` for :meth:`load`."""
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "bodies.bin").write_bytes(b"".join(self.bodies))
-        told = {"host": self.host, "port": self.port, "path": self.path, "headers": dict(self.headers)}
-        (folder / "parcel.json").write_text(json.dumps({**told, "sizes": [len(body) for body in self.bodies]}))
+        (folder / _PARCEL).write_bytes(msgspec.msgpack.encode(self))
 
     @classmethod
     def load(cls, folder: Path) -> Parcel:
         """The inverse of :meth:`save`."""
-        told = json.loads((folder / "parcel.json").read_bytes())
-        content, bodies, start = (folder / "bodies.bin").read_bytes(), [], 0
-        for size in told.pop("sizes"):
-            bodies.append(content[start : start + size])
-            start += size
-        return cls(bodies=tuple(bodies), **told)
+        return msgspec.msgpack.decode((folder / _PARCEL).read_bytes(), type=cls)
 
     def raw(self) -> tuple[bytes, ...]:
         """Each as the bytes of an HTTP/1.1 request."""
