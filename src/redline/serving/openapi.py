@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import metadata
 from math import prod
 from typing import Any
@@ -38,41 +39,45 @@ _MEANINGS = {
     503: "Not now; Retry-After says when to come again.",
     504: "The deadline passed while the request waited.",
 }
-_SUMMARIES: dict[Name, str] = {
-    "infer": "Run a model: Open Inference Protocol, JSON or with binary tensors",
-    "predict": "Run a model on an image or on JSON; a classifier answers with its most probable classes, a detector "
-    "with boxes in pixels of the image",
-    "server": "Name, version and extensions of the server",
-    "live": "Whether the server runs",
-    "ready": "Whether the server answers for its models",
-    "all_statistics": "What every model has done",
-    "model": "What a model takes and gives",
-    "model_ready": "Whether a model answers",
-    "config": "How a model is run, as Triton's configuration says it",
-    "statistics": "What a model has done",
-    "index": "Every model and version",
-    "load": "Load a model again from its file",
-    "unload": "Stop answering for a model",
-    "metrics": "Counters and histograms for Prometheus",
-    "openapi": "This description",
-    "status": "What the page shows",
-    "page": "The page",
-    "file": "A file of the page",
+_RUN = (400, 404, 408, 413, 415, 500, 503, 504)
+_ONE = (404, 503)
+_CHANGE = (400, 403, 404, 408, 413, 503)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What a route does; ``answer`` is a schema, or a type of text, or None where only the status counts."""
+
+    summary: str
+    answer: str | None = None
+    failures: tuple[int, ...] = ()
+
+
+_TOLD: dict[Name, _Told] = {
+    "infer": _Told("Run a model: Open Inference Protocol, JSON or with binary tensors", "Inference", _RUN),
+    "predict": _Told(
+        "Run a model on an image or on JSON; a classifier answers with its most probable classes, a detector with "
+        "boxes in pixels of the image",
+        "Prediction",
+        _RUN,
+    ),
+    "server": _Told("Name, version and extensions of the server", "Server"),
+    "live": _Told("Whether the server runs"),
+    "ready": _Told("Whether the server answers for its models", failures=(503,)),
+    "all_statistics": _Told("What every model has done", "Statistics"),
+    "model": _Told("What a model takes and gives", "Model", _ONE),
+    "model_ready": _Told("Whether a model answers", failures=_ONE),
+    "config": _Told("How a model is run, as Triton's configuration says it", "Config", _ONE),
+    "statistics": _Told("What a model has done", "Statistics", _ONE),
+    "index": _Told("Every model and version", "Index", (400, 408, 413)),
+    "load": _Told("Load a model again from its file", failures=_CHANGE),
+    "unload": _Told("Stop answering for a model", failures=_CHANGE),
+    "metrics": _Told("Counters and histograms for Prometheus", "text/plain"),
+    "openapi": _Told("This description", "Description"),
+    "status": _Told("What the page shows", "Status"),
+    "page": _Told("The page", "text/html"),
+    "file": _Told("A file of the page", "text/javascript"),
 }
-_FAILURES: dict[Name, tuple[int, ...]] = {
-    "infer": (400, 404, 408, 413, 415, 500, 503, 504),
-    "predict": (400, 404, 408, 413, 415, 500, 503, 504),
-    "ready": (503,),
-    "model": (404, 503),
-    "model_ready": (404, 503),
-    "config": (404, 503),
-    "statistics": (404, 503),
-    "index": (400, 408, 413),
-    "load": (400, 403, 404, 408, 413, 503),
-    "unload": (400, 403, 404, 408, 413, 503),
-}
-_EMPTY: tuple[Name, ...] = ("live", "ready", "model_ready", "load", "unload")
-_TEXTS: dict[Name, str] = {"metrics": "text/plain", "page": "text/html"}
 
 
 def describe(models: Models, limits: Limits, tokens: Tokens) -> _Schema:
@@ -109,12 +114,13 @@ def _served(models: Models) -> list[Version]:
 
 def _operation(route: Route, served: list[Version], tokens: Tokens) -> _Schema:
     secured = not route.is_open and (tokens.token is not None or route.name in ("load", "unload"))
-    failures = set(_FAILURES.get(route.name, ()))
+    told = _TOLD[route.name]
+    failures = set(told.failures)
     if not route.is_open and tokens.token is not None:
         failures |= {401}
     operation: _Schema = {
         "operationId": re.sub(r"\W+", "_", route.template.strip("/")) or "page",
-        "summary": _SUMMARIES[route.name],
+        "summary": told.summary,
         "responses": {"200": _success(route)}
         | {str(status): {"description": _MEANINGS[status], "content": _json(_ERROR)} for status in sorted(failures)},
     }
@@ -147,7 +153,7 @@ def _other_parameters(route: Route, served: list[Version]) -> Iterable[_Schema]:
         }
         yield from _thresholds(served)
         numbers = sorted({one.number for one in served})
-        schema: _Schema = {"type": "string", "enum": numbers} if numbers else {"type": "string"}
+        schema: _Schema = {**_TEXT, "enum": numbers} if numbers else _TEXT
         yield {"name": "version", "in": "query", "description": "The newest where none is named.", "schema": schema}
     if route.name == "infer":
         yield {
@@ -173,48 +179,26 @@ def _thresholds(served: list[Version]) -> Iterable[_Schema]:
 
 
 def _success(route: Route) -> _Schema:
-    if route.name in _EMPTY:
+    told = _TOLD[route.name]
+    if told.answer is None:
         return {"description": "Yes." if route.method == "GET" else "Done."}
-    if route.name in _TEXTS:
-        return {"description": _SUMMARIES[route.name], "content": {_TEXTS[route.name]: {"schema": {"type": "string"}}}}
-    if route.name == "file":
-        kind = "text/css" if route.template.endswith(".css") else "text/javascript"
-        return {"description": _SUMMARIES["file"], "content": {kind: {"schema": {"type": "string"}}}}
-    content = _json({"$ref": f"#/components/schemas/{_ANSWERS[route.name]}"})
+    if "/" in told.answer:
+        kind = "text/css" if route.template.endswith(".css") else told.answer
+        return {"description": told.summary, "content": {kind: {"schema": _TEXT}}}
+    content = _json({"$ref": f"#/components/schemas/{told.answer}"})
     if route.name == "infer":
-        content["application/octet-stream"] = {"schema": {"type": "string", "format": "binary"}}
-    return {"description": _SUMMARIES[route.name], "content": content}
-
-
-_ANSWERS: dict[Name, str] = {
-    "infer": "Inference",
-    "predict": "Prediction",
-    "server": "Server",
-    "model": "Model",
-    "config": "Config",
-    "statistics": "Statistics",
-    "all_statistics": "Statistics",
-    "index": "Index",
-    "status": "Status",
-    "openapi": "Description",
-}
+        content["application/octet-stream"] = _BYTES
+    return {"description": told.summary, "content": content}
 
 
 def _body(route: Route, served: list[Version]) -> _Schema | None:
     if route.name == "infer":
         schema = _any_of(f"Infer_{one.name}" for one in served if _in_json(one))
-        binary: _Schema = {"schema": {"type": "string", "format": "binary"}}
-        return {"required": True, "content": {**_json(schema), "application/octet-stream": binary}}
+        return {"required": True, "content": {**_json(schema), "application/octet-stream": _BYTES}}
     if route.name == "predict":
         content = _json(_any_of(f"Predict_{one.name}" for one in served))
-        content["multipart/form-data"] = {
-            "schema": {
-                "type": "object",
-                "properties": {"image": {"type": "string", "format": "binary"}},
-                "required": ["image"],
-            }
-        }
-        content |= {kind: {"schema": {"type": "string", "format": "binary"}} for kind in CONTENT_TYPES}
+        content["multipart/form-data"] = {"schema": _object({"image": _BYTES["schema"]})}
+        content |= dict.fromkeys(CONTENT_TYPES, _BYTES)
         return {"required": True, "content": content}
     if route.name == "index":
         return {"content": _json({"type": "object", "properties": {"ready": {"type": "boolean"}}})}
@@ -243,6 +227,8 @@ def _object(properties: JsonObject, *, optional: Iterable[str] = ()) -> _Schema:
 
 _LONGEST_EXAMPLE = 256
 _TEXT: _Schema = {"type": "string"}
+_NAME_OR_NULL: _Schema = {"type": ["string", "null"]}
+_BYTES: _Schema = {"schema": {"type": "string", "format": "binary"}}
 _COUNT: _Schema = {"type": "integer", "minimum": 0}
 _NUMBER: _Schema = {"type": "number"}
 
@@ -259,12 +245,12 @@ def _schemas(served: list[Version], limits: Limits) -> dict[str, _Schema]:
         {"name": _TEXT, "datatype": datatype, "shape": shape, "data": _list({}), "parameters": {"type": "object"}},
         optional=("data", "parameters"),
     )
-    guess = _object({"class": _COUNT, "name": {"type": ["string", "null"]}, "probability": _NUMBER})
+    guess = _object({"class": _COUNT, "name": _NAME_OR_NULL, "probability": _NUMBER})
     points = {**_list(_NUMBER), "minItems": 2, "maxItems": 2}
     box = _object(
         {
             "class": _COUNT,
-            "name": {"type": ["string", "null"]},
+            "name": _NAME_OR_NULL,
             "score": _NUMBER,
             "box": {**_list(_NUMBER), "minItems": 4, "maxItems": 4, "description": "x0, y0, x1, y1 in pixels"},
             "polygon": _list(points),
