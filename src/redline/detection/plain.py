@@ -17,13 +17,7 @@ _SCORE_DIGITS = 5
 #: A box as JSON has it; ``polygon`` is there where the model segments.
 PlainBox = TypedDict(
     "PlainBox",
-    {
-        "class": int,
-        "name": str | None,
-        "score": float,
-        "box": list[float],
-        "polygon": NotRequired[list[list[float]]],
-    },
+    {"class": int, "name": str | None, "score": float, "box": list[float], "polygon": NotRequired[list[list[float]]]},
 )
 
 

@@ -12,16 +12,7 @@ from redline.loadtesting.figures import Comparison, PointRatio, PointSummary, Sp
 from redline.loadtesting.ratios import Ratio, ratio_of_rounds
 from redline.loadtesting.results import LoadTest, Point, Window
 
-__all__ = [
-    "Comparison",
-    "PointRatio",
-    "PointSummary",
-    "Ratio",
-    "Split",
-    "Summary",
-    "TargetSummary",
-    "summarize",
-]
+__all__ = ["Comparison", "PointRatio", "PointSummary", "Ratio", "Split", "Summary", "TargetSummary", "summarize"]
 
 #: An open loop kept up where at the end of its windows this share of what was offered was answered ...
 KEEPS_UP = 0.95

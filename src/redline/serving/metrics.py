@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import threading
 from bisect import bisect_left
+from collections import Counter as Tally
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
@@ -25,9 +26,10 @@ _BEYOND = 10.0  # stands for an error that is no number: above every bucket, and
 _PHASES = ("queue", "decode", "infer", "encode", "total")
 _VERSION = ("model", "version")
 _SHADOW = ("model", "reference")
+_Key = tuple[str, str]
 
 
-class Metrics:
+class Metrics(Collector):
     """Everything that one server counts.
 
     Attributes:
@@ -39,32 +41,25 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "redline_requests_total",
-            "Requests answered, by the HTTP status of the answer.",
-            (*_VERSION, "code"),
-            registry=registry,
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, registry=registry)
+
+        self.requests = counter(
+            "redline_requests_total", "Requests answered, by the HTTP status of the answer.", *_VERSION, "code"
         )
-        self.rejections = Counter(
-            "redline_rejected_total", "Requests turned away, by reason.", ("reason",), registry=registry
-        )
+        self.rejections = counter("redline_rejected_total", "Requests turned away, by reason.", "reason")
+        labels = (*_VERSION, "precision", "backend")
         self.model_info = Gauge(
-            "redline_model_info",
-            "1 for each model version that is served.",
-            (*_VERSION, "precision", "backend"),
-            registry=registry,
+            "redline_model_info", "1 for each model version that is served.", labels, registry=registry
         )
-        self.shadow_requests = Counter(
-            "redline_shadow_requests_total",
-            "Requests that a reference model has answered too.",
-            _SHADOW,
-            registry=registry,
+        self.shadow_requests = counter(
+            "redline_shadow_requests_total", "Requests that a reference model has answered too.", *_SHADOW
         )
-        self.shadow_disagreements = Counter(
+        self.shadow_disagreements = counter(
             "redline_shadow_disagreements_total",
             "Requests for which the model and its reference gave another first class.",
-            _SHADOW,
-            registry=registry,
+            *_SHADOW,
         )
         self.shadow_error = Histogram(
             "redline_shadow_error",
@@ -73,19 +68,15 @@ class Metrics:
             registry=registry,
             buckets=_RELATIVE_ERROR,
         )
-        self.shadow_dropped = Counter(
-            "redline_shadow_dropped_total",
-            "Sampled requests that the reference had no time for.",
-            _SHADOW,
-            registry=registry,
+        self.shadow_dropped = counter(
+            "redline_shadow_dropped_total", "Sampled requests that the reference had no time for.", *_SHADOW
         )
-        self._gauges = _Gauges()
         self._lock = threading.Lock()
-        self._versions: dict[tuple[str, str], VersionMetrics] = {}
-        registry.register(self._gauges)
-        registry.register(_Histograms(self._counted))
+        self._versions: dict[_Key, VersionMetrics] = {}
+        self._infos: dict[_Key, tuple[str, str]] = {}
+        self._watched: dict[object, tuple[_Key, Callable[[], int], Callable[[], int]]] = {}
+        registry.register(self)
         ProcessCollector(registry=registry)
-        self._infos: dict[tuple[str, str], tuple[str, str]] = {}
 
     def version(self, model: str, version: str) -> VersionMetrics:
         """The series of one model version; for names that are served, never for what a client typed."""
@@ -118,7 +109,15 @@ class Metrics:
 
         While an old and a new copy of a version are both watched, their numbers are added.
         """
-        return self._gauges.add((model, version), waiting, running)
+        ticket = object()
+        with self._lock:
+            self._watched[ticket] = ((model, version), waiting, running)
+
+        def stop() -> None:
+            with self._lock:
+                self._watched.pop(ticket, None)
+
+        return stop
 
     def rejected(self, reason: str) -> None:
         """A request was turned away; ``reason`` is one of the server's few words, never a client's text."""
@@ -132,9 +131,38 @@ class Metrics:
         """All of it, in Prometheus' text format."""
         return generate_latest(self.registry)
 
-    def _counted(self) -> list[VersionMetrics]:
+    def collect(self) -> Iterator[Metric]:
+        """What is asked for at each scrape: queues, executions in progress, the histograms of all versions."""
         with self._lock:
-            return list(self._versions.values())
+            versions, watched = list(self._versions.values()), list(self._watched.values())
+        depth: Tally[_Key] = Tally()
+        flight: Tally[_Key] = Tally()
+        for labels, waiting, running in watched:
+            depth[labels] += waiting()
+            flight[labels] += running()
+        for name, text, values in (
+            ("redline_queue_depth", "Requests that wait for the model.", depth),
+            ("redline_in_flight", "Executions of the model in progress.", flight),
+        ):
+            family = GaugeMetricFamily(name, text, labels=_VERSION)
+            for labels, value in values.items():
+                family.add_metric(labels, value)
+            yield family
+        seconds = HistogramMetricFamily(
+            "redline_request_seconds",
+            "Time of a request in seconds, by phase: waiting in the queue, decoding the body, the model itself, "
+            "encoding the answer, and the total.",
+            labels=(*_VERSION, "phase"),
+        )
+        rows = HistogramMetricFamily(
+            "redline_batch_rows",
+            "Rows of each execution of the model; several requests share one where batching is on.",
+            labels=_VERSION,
+        )
+        for version in versions:
+            version.collect(seconds, rows)
+        yield seconds
+        yield rows
 
     def _forget_info(self, model: str, version: str) -> None:
         known = self._infos.pop((model, version), None)
@@ -190,7 +218,8 @@ class VersionMetrics:
     def remove(self) -> None:
         """Take the counters out of the registry."""
         for code in list(self._codes):
-            _drop(self._metrics.requests, *self._labels, str(code))
+            with suppress(KeyError):
+                self._metrics.requests.remove(*self._labels, str(code))
 
     def _count(self, code: int) -> None:
         counter = self._codes.get(code)
@@ -219,30 +248,6 @@ class _Histogram:
         return list(zip(names, accumulate(self._counts), strict=True)), self._sum
 
 
-class _Histograms(Collector):
-    """The histograms of all versions, asked for at each scrape."""
-
-    def __init__(self, versions: Callable[[], list[VersionMetrics]]) -> None:
-        self._versions = versions
-
-    def collect(self) -> Iterator[HistogramMetricFamily]:
-        seconds = HistogramMetricFamily(
-            "redline_request_seconds",
-            "Time of a request in seconds, by phase: waiting in the queue, decoding the body, the model itself, "
-            "encoding the answer, and the total.",
-            labels=(*_VERSION, "phase"),
-        )
-        rows = HistogramMetricFamily(
-            "redline_batch_rows",
-            "Rows of each execution of the model; several requests share one where batching is on.",
-            labels=_VERSION,
-        )
-        for version in self._versions():
-            version.collect(seconds, rows)
-        yield seconds
-        yield rows
-
-
 class ShadowMetrics:
     """The series of one model beside its reference, looked up once."""
 
@@ -262,47 +267,3 @@ class ShadowMetrics:
     def dropped(self) -> None:
         """A sampled request found the reference busy."""
         self._dropped.inc()
-
-
-class _Gauges(Collector):
-    """Queue depth and requests in flight, asked for at each scrape."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._watched: dict[object, tuple[tuple[str, str], Callable[[], int], Callable[[], int]]] = {}
-
-    def add(
-        self, labels: tuple[str, str], waiting: Callable[[], int], running: Callable[[], int]
-    ) -> Callable[[], None]:
-        ticket = object()
-        with self._lock:
-            self._watched[ticket] = (labels, waiting, running)
-
-        def stop() -> None:
-            with self._lock:
-                self._watched.pop(ticket, None)
-
-        return stop
-
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        with self._lock:
-            watched = list(self._watched.values())
-        depth: dict[tuple[str, str], int] = {}
-        flight: dict[tuple[str, str], int] = {}
-        for labels, waiting, running in watched:
-            depth[labels] = depth.get(labels, 0) + waiting()
-            flight[labels] = flight.get(labels, 0) + running()
-        yield _family("redline_queue_depth", "Requests that wait for the model.", depth)
-        yield _family("redline_in_flight", "Executions of the model in progress.", flight)
-
-
-def _family(name: str, text: str, values: dict[tuple[str, str], int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, text, labels=_VERSION)
-    for labels, value in values.items():
-        family.add_metric(labels, value)
-    return family
-
-
-def _drop(metric: Counter | Histogram, *labels: str) -> None:
-    with suppress(KeyError):
-        metric.remove(*labels)

@@ -30,11 +30,7 @@ class _Output(TypedDict):
 
 
 def encode_infer(
-    model: str,
-    version: str,
-    request: InferRequest,
-    outputs: Mapping[str, Array],
-    class_names: Sequence[str] | None,
+    model: str, version: str, request: InferRequest, outputs: Mapping[str, Array], class_names: Sequence[str] | None
 ) -> Encoded:
     """The answer to a request.
 

@@ -164,9 +164,7 @@ class _Parsing:
             self.shapes.check(specs[name], shape)
             inputs.append(_Input(spec=specs[name], shape=shape, data=data))
         return InferRequest(
-            inputs=self._read(inputs, document.arrays),
-            outputs=self._outputs(None, binary=False),
-            rows=self.shapes.rows,
+            inputs=self._read(inputs, document.arrays), outputs=self._outputs(None, binary=False), rows=self.shapes.rows
         )
 
     def _inputs(self, given: Any) -> list[_Input]:

@@ -54,12 +54,7 @@ class V2:
         most_rows = limits_of(served, self._limits).batch_rows if loaded.signature.dynamic_batch else 0
         return json_reply(
             protocol.model_config(
-                name,
-                loaded.platform,
-                loaded.signature,
-                most_rows,
-                served.batching is not None,
-                len(loaded.runs),
+                name, loaded.platform, loaded.signature, most_rows, served.batching is not None, len(loaded.runs)
             )
         )
 
