@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -154,15 +154,8 @@ def _of_v5(values: Array, layout: Layout, confidence: float) -> Candidates:
 
 
 def _of_best(values: Array, confidence: float) -> Candidates:
-    images, places = _above(values[:, 4], confidence)
-    chosen = _wide(values[images, :, places])
-    return Candidates(
-        images=images,
-        boxes=_corners(chosen[:, :4]),
-        scores=chosen[:, 4],
-        classes=chosen[:, 5].astype(np.int32),
-        shares=chosen[:, ONE_CLASS:],
-    )
+    found = _finished(values.transpose(0, 2, 1), confidence)
+    return replace(found, boxes=_corners(found.boxes))
 
 
 def _finished(values: Array, confidence: float) -> Candidates:

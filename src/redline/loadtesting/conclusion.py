@@ -11,7 +11,6 @@ from redline.verification.accuracy import percent
 
 _BAND = f"{100 * SAME_BAND:.0f} %"
 _BUSY_CLIENT = 0.9
-_LATE_SHARE = 0.1
 _MANY_ERRORS = 0.01
 _FEW_REQUESTS = 1000
 

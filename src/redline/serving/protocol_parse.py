@@ -171,19 +171,26 @@ class _Parsing:
         specs = {spec.name: spec for spec in self.signature.inputs}
         if is_array(given) and len(given) > len(specs):
             raise self._wrong_number(len(given))
-        found: dict[str, dict[str, SimValue]] = {}
-        for place, one in enumerate(elements(given, len(specs), "'inputs'")):
-            described = members(one, _INPUT, f"input {place}")
-            name = described.get("name")
-            if not isinstance(name, str):
-                raise RequestError(f"input {place} has no 'name', expected a text")
-            if name in found:
-                raise RequestError(f"input {quote(name)} already exists in request")
-            if name not in specs:
-                raise RequestError(f"unexpected inference input {quote(name)}{self.of_model}")
-            found[name] = described
+        found = self._named(elements(given, len(specs), "'inputs'"), _INPUT, "input", specs)
         self._check_names(len(found), found)
         return [self._input(specs[name], described) for name, described in found.items()]
+
+    def _named(
+        self, listed: list[Any], wanted: frozenset[str], kind: str, names: Collection[str]
+    ) -> dict[str, dict[str, SimValue]]:
+        """The members of each input or output by its name, which is one of ``names``."""
+        found: dict[str, dict[str, SimValue]] = {}
+        for place, one in enumerate(listed):
+            described = members(one, wanted, f"{kind} {place}")
+            name = described.get("name")
+            if not isinstance(name, str):
+                raise RequestError(f"{kind} {place} has no 'name', expected a text")
+            if name in found:
+                raise RequestError(f"{kind} {quote(name)} already exists in request")
+            if name not in names:
+                raise RequestError(f"unexpected inference {kind} {quote(name)}{self.of_model}")
+            found[name] = described
+        return found
 
     def _check_names(self, count: int, found: Collection[str]) -> None:
         missing = [spec.name for spec in self.signature.inputs if spec.name not in found]
@@ -286,15 +293,7 @@ class _Parsing:
         names = [spec.name for spec in self.signature.outputs]
         listed = [] if given is None else elements(given, self.limits.outputs, "'outputs'")
         found: dict[str, Wanted] = {}
-        for place, one in enumerate(listed):
-            described = members(one, _OUTPUT, f"output {place}")
-            name = described.get("name")
-            if not isinstance(name, str):
-                raise RequestError(f"output {place} has no 'name', expected a text")
-            if name in found:
-                raise RequestError(f"output {quote(name)} already exists in request")
-            if name not in names:
-                raise RequestError(f"unexpected inference output {quote(name)}{self.of_model}")
+        for name, described in self._named(listed, _OUTPUT, "output", names).items():
             what = f"output {quote(name)}"
             parameters = self._parameters(described, _OUTPUT_PARAMETERS, what)
             classes = parameters.get("classification", 0)

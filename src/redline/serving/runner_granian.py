@@ -205,7 +205,6 @@ class _Body:
         return data
 
     def readline(self, _size: int = -1) -> bytes:
-        """Refused: nothing here reads lines."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[bytes]:
@@ -241,11 +240,9 @@ class _Reaper:
         self._stopped = threading.Event()
 
     def start(self) -> None:
-        """Look after them from now on, in a thread."""
         threading.Thread(target=self._watch, name="redline-bodies", daemon=True).start()
 
     def stop(self) -> None:
-        """No more."""
         self._stopped.set()
 
     def _watch(self) -> None:

@@ -169,7 +169,6 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
     """Refuses what says its length in two ways: a proxy before us may believe the other one."""
 
     def parse_header(self, header_plus: bytes) -> None:
-        """Parse the head of a request."""
         super().parse_header(header_plus)
         if self.chunked and "CONTENT_LENGTH" in self.headers:
             raise ParsingError("Content-Length and Transfer-Encoding together")
@@ -181,7 +180,6 @@ class _Answer(WSGITask):  # type: ignore[misc]
     """An answer; closes its connection when the server is about to end."""
 
     def build_response_header(self) -> Any:
-        """The head of the answer."""
         if self.channel.server.closing:
             self.set_close_on_finish()
         return super().build_response_header()
@@ -191,7 +189,6 @@ class _Refusal(ErrorTask):  # type: ignore[misc]
     """An answer to what is no request, as JSON like every other error."""
 
     def execute(self) -> None:
-        """Make it."""
         error = self.request.error
         body, fields = _json_error(_WORDS.get(error.code, error.reason))
         self.status = f"{error.code} {error.reason}"
@@ -217,7 +214,6 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
     _lingering_until_s: float | None = None
 
     def received(self, data: bytes) -> bool:
-        """Take bytes off the connection."""
         taken = bool(super().received(data))
         self.used = True
         partial = self.request
@@ -258,15 +254,12 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             self.total_outbufs_len += len(line) + len(body)
 
     def readable(self) -> bool:
-        """Whether to read from it."""
         return self._lingering_until_s is not None or bool(super().readable())
 
     def writable(self) -> bool:
-        """Whether there is something to write."""
         return self._lingering_until_s is None and bool(super().writable())
 
     def handle_read(self) -> None:
-        """Read from it."""
         if self._lingering_until_s is None:
             super().handle_read()
         else:

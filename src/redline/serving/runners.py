@@ -21,12 +21,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from redline.serving.limits import Limits
 from redline.serving.ports import CONNECTIONS, App, Listening
 
-__all__ = ["Drainable", "Front", "Listening", "RunnerName", "Stop", "choose", "serve_on"]
+__all__ = ["Drainable", "Listening", "RunnerName", "Stop", "choose", "serve_on"]
+
+if TYPE_CHECKING:
+    from redline.serving.runner_granian import GranianFront
+    from redline.serving.runner_waitress import WaitressFront
+
+    Front = GranianFront | WaitressFront
 
 RunnerName = Literal["auto", "granian", "waitress"]
 _logger = logging.getLogger("redline.serving")
@@ -44,30 +50,6 @@ class Drainable(Protocol):
 
     def drain(self, timeout_s: float) -> bool:
         """Wait until nothing is in flight; whether that came true in time."""
-        ...
-
-
-class Front(Protocol):
-    """A running HTTP server."""
-
-    def start(self) -> None:
-        """Begin to answer, in threads of its own."""
-        ...
-
-    def close_connections(self) -> None:
-        """From now on each answer closes its connection."""
-        ...
-
-    def stop(self) -> None:
-        """Take what is connected, then no more; returns at once."""
-        ...
-
-    def finished(self) -> bool:
-        """After :meth:`stop`: whether all that was taken is answered and sent."""
-        ...
-
-    def close(self) -> None:
-        """End at once, whatever is left."""
         ...
 
 
