@@ -8,7 +8,8 @@ import pytest
 from redline.core.errors import InputError
 from redline.loadtesting.arrivals import schedule
 from redline.loadtesting.measure import Windows
-from redline.loadtesting.plan import Load, Turn, given_loads, look_rates, turns
+from redline.loadtesting.plan import Turn, given_loads, look_rates, turns
+from redline.loadtesting.results import Load
 
 
 def test_poisson_arrivals_have_exponential_gaps_and_a_fixed_number() -> None:
@@ -35,7 +36,7 @@ def test_a_rate_that_is_none_is_refused(rate: float, seconds: float) -> None:
 
 
 def test_turns_hold_every_pair_once_a_round_in_orders_that_differ() -> None:
-    loads = {Load(users=1): (0, 1), Load(users=2): (0, 1)}
+    loads = {Load(mode="closed", users=1): (0, 1), Load(mode="closed", users=2): (0, 1)}
     found = list(turns(loads, rounds=20, seed=0))
     counts = Counter((turn.load, turn.target, turn.round) for turn in found)
     assert set(counts.values()) == {1}
@@ -71,7 +72,7 @@ def test_rates_for_a_tool_of_users_are_refused() -> None:
 
 def test_targets_of_a_round_get_the_same_arrivals_and_rounds_get_others() -> None:
     windows = Windows(seconds=1.0, seed=5)
-    load = Load(arrivals="poisson", rate=50.0)
+    load = Load(mode="open", arrivals="poisson", rate=50.0)
     jobs = [windows.job(Turn(load=load, target=t, round=r), "p", order=0) for t, r in ((0, 0), (1, 0), (0, 1))]
     assert jobs[0].due == jobs[1].due
     assert jobs[0].due != jobs[2].due
@@ -82,8 +83,8 @@ def test_targets_of_a_round_get_the_same_arrivals_and_rounds_get_others() -> Non
 
 def test_a_number_of_requests_decides_how_long_a_window_is() -> None:
     windows = Windows(requests=1000, rounds=5)
-    rate = windows.job(Turn(load=Load(arrivals="constant", rate=100.0), target=0, round=0), "p", order=0)
-    users = windows.job(Turn(load=Load(users=2), target=0, round=0), "p", order=0)
+    rate = windows.job(Turn(load=Load(mode="open", arrivals="constant", rate=100.0), target=0, round=0), "p", order=0)
+    users = windows.job(Turn(load=Load(mode="closed", users=2), target=0, round=0), "p", order=0)
     assert rate.seconds == pytest.approx(2.0)
     assert users.requests == 200
     with pytest.raises(InputError, match="at least one a round"):

@@ -23,12 +23,13 @@ from redline.loadtesting.bodies import describe, find_samples, make_parcel
 from redline.loadtesting.generators import open_generator
 from redline.loadtesting.job import Parcel
 from redline.loadtesting.measure import Measurement, Windows
-from redline.loadtesting.plan import LOOK_SHARES, Load, Turn, expected_s, given_loads, look_rates, look_users, turns
+from redline.loadtesting.plan import LOOK_SHARES, Turn, expected_s, given_loads, look_rates, look_users, turns
 from redline.loadtesting.results import (
     FILE_NAME,
     AnswerAgreement,
     Arrivals,
     BodyKind,
+    Load,
     LoadTest,
     Tool,
     write_loadtest,
@@ -202,7 +203,7 @@ class _Progress:
             nonlocal round_
             self._done_s += windows.expected_s(turn.load)
             name = self._document.targets[turn.target].name
-            self.tell(f"round {turn.round + 1} of {windows.rounds}: {name}, {turn.load.point().label}")
+            self.tell(f"round {turn.round + 1} of {windows.rounds}: {name}, {turn.load.label}")
             if turn.round > round_:
                 round_ = turn.round
                 self._write()

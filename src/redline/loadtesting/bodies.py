@@ -106,28 +106,26 @@ def make_parcel(kind: BodyKind, server: Server, samples: Samples, *, images: Pat
     Raises:
         InputError: there is no image file that a server takes, or JSON cannot hold these inputs.
     """
-    host, port = server.address.host, server.address.port
     if kind == "image/jpeg":
         path = f"/predict/{urllib.parse.quote(server.target.model, safe='')}"
         suffix, bodies = _image_files(images or SHIPPED)
         headers = {"Content-Type": IMAGE_TYPES[suffix]}
-        return Parcel(host=host, port=port, path=path, headers=headers, bodies=_bounded(bodies))
-    rows = server.signature.fixed_batch or 1
-    batches = [
-        renamed(samples.batch(start, rows), server.signature)
-        for start in range(0, min(len(samples), _MOST_BODIES * rows), rows)
-    ]
-    path = f"{server.path}/infer"
-    if kind == "json":
-        made = [json_body(batch) for batch in batches]
-        headers = {"Content-Type": "application/json"}
-        return Parcel(host=host, port=port, path=path, headers=headers, bodies=_bounded(made))
-    binary = [binary_body(batch) for batch in batches]
-    # One header length serves all: the shapes are the same in every request.
-    length = binary[0][1]
-    headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(length)}
-    bodies = [body for body, own in binary if own == length]
-    return Parcel(host=host, port=port, path=path, headers=headers, bodies=_bounded(bodies))
+    else:
+        path = f"{server.path}/infer"
+        rows = server.signature.fixed_batch or 1
+        starts = range(0, min(len(samples), _MOST_BODIES * rows), rows)
+        batches = [renamed(samples.batch(start, rows), server.signature) for start in starts]
+        if kind == "json":
+            bodies = [json_body(batch) for batch in batches]
+            headers = {"Content-Type": "application/json"}
+        else:
+            binary = [binary_body(batch) for batch in batches]
+            # One header length serves all: the shapes are the same in every request.
+            length = binary[0][1]
+            headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(length)}
+            bodies = [body for body, own in binary if own == length]
+    address = server.address
+    return Parcel(host=address.host, port=address.port, path=path, headers=headers, bodies=_bounded(bodies))
 
 
 def describe(kind: BodyKind, parcel: Parcel) -> Body:

@@ -18,7 +18,6 @@ from typing import Any
 from redline.core.plain import from_text, to_line
 from redline.core.processes import end_with_parent
 from redline.loadtesting.job import Job, Outcome, Parcel, Sent, outcome_of
-from redline.loadtesting.usage import cpu_s
 
 _LOOK_S = 0.02
 
@@ -29,7 +28,7 @@ def run_job(job: Job, parcel: Parcel) -> Outcome:
     from locust.env import Environment
 
     sent: list[Sent] = []
-    before, start = cpu_s(), time.perf_counter()
+    before, start = time.process_time(), time.perf_counter()
     environment = Environment(
         user_classes=[_user(job, parcel)], host=f"http://{parcel.host}:{parcel.port}", stop_timeout=job.timeout_s
     )
@@ -48,7 +47,7 @@ def run_job(job: Job, parcel: Parcel) -> Outcome:
     while time.perf_counter() - start < end and sum(one.done_s > job.lead_s for one in sent) < wanted:
         gevent.sleep(_LOOK_S if job.requests is not None else max(0.0, end - (time.perf_counter() - start)))
     runner.stop()  # users end what they have begun
-    elapsed_s, used_s = time.perf_counter() - start, cpu_s() - before
+    elapsed_s, used_s = time.perf_counter() - start, time.process_time() - before
     runner.quit()
     return outcome_of(job, sent, elapsed_s=elapsed_s, client_cpu_s=used_s)
 

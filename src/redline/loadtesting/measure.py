@@ -11,8 +11,8 @@ from redline.core.errors import InputError
 from redline.loadtesting.arrivals import schedule
 from redline.loadtesting.generators import Generator
 from redline.loadtesting.job import Job, Measured
-from redline.loadtesting.plan import Load, Turn
-from redline.loadtesting.results import Point, ServerSplit, Window
+from redline.loadtesting.plan import Turn
+from redline.loadtesting.results import Load, Point, ServerSplit, Window
 from redline.loadtesting.targets import Server
 
 #: A window that is to have so many requests is ended after this time, however few it has then.
@@ -110,11 +110,11 @@ class Measurement:
     @property
     def points(self) -> tuple[Point, ...]:
         """What was measured so far."""
-        return tuple(replace(load.point(), windows=tuple(found)) for load, found in self._found.items())
+        return tuple(Point(**asdict(load), windows=tuple(found)) for load, found in self._found.items())
 
     def warm_up(self) -> None:
         """Load every target for a second; nothing is kept."""
-        load = Load(users=2)
+        load = Load(mode="closed", users=2)
         for target, parcel in enumerate(self._parcels):
             job = self._windows.job(Turn(load=load, target=target, round=0), parcel, order=0)
             self._generator.run(replace(job, lead_s=0.0, seconds=min(_WARM_UP_S, job.seconds), requests=None))

@@ -20,7 +20,6 @@ from redline.core.plain import from_text, to_line
 from redline.core.processes import end_with_parent
 from redline.loadtesting.http_client import BrokenReplyError, Connection
 from redline.loadtesting.job import Job, Outcome, Parcel, Sent, outcome_of
-from redline.loadtesting.usage import cpu_s
 
 _IN = select.EPOLLIN | select.EPOLLRDHUP
 _OUT = select.EPOLLOUT
@@ -223,13 +222,13 @@ def run_closed(job: Job, parcel: Parcel, *, clock: Callable[[], float]) -> list[
 
 def run_job(job: Job, parcel: Parcel) -> Outcome:
     """Run one window in this process."""
-    before, start = cpu_s(), time.perf_counter()
+    before, start = time.process_time(), time.perf_counter()
 
     def clock() -> float:
         return time.perf_counter() - start
 
     sent = (run_open if job.users is None else run_closed)(job, parcel, clock=clock)
-    return outcome_of(job, sent, elapsed_s=clock(), client_cpu_s=cpu_s() - before)
+    return outcome_of(job, sent, elapsed_s=clock(), client_cpu_s=time.process_time() - before)
 
 
 def main(lines: Iterable[str]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from redline.core.errors import InputError
-from redline.loadtesting.results import Arrivals, Point, Tool
+from redline.loadtesting.results import Arrivals, Load, Tool
 
 #: Users of the closed loops that look for how much a target can do.
 LOOK_USERS = (1, 2, 4, 8)
@@ -17,21 +17,6 @@ LOOK_SHARES = (0.5, 0.7, 0.8, 0.9, 1.0, 1.1)
 _MOST_SHARE = 1.15
 #: Rates closer than this are one rate.
 _SAME_RATE = 0.04
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """One load: a rate of arrivals or a number of users."""
-
-    arrivals: Arrivals | None = None
-    rate: float | None = None
-    users: int | None = None
-
-    def point(self) -> Point:
-        """As it stands in the document, without windows."""
-        return Point(
-            mode="closed" if self.rate is None else "open", arrivals=self.arrivals, rate=self.rate, users=self.users
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +42,13 @@ def given_loads(rates: Sequence[float], users: Sequence[int], *, arrivals: Arriv
         raise InputError(
             f"got --rate with {tool}, whose users wait for their answers; leave --tool out, or give --users"
         )
-    closed = [Load(users=count) for count in dict.fromkeys(users)]
-    return [*closed, *(Load(arrivals=arrivals, rate=rate) for rate in dict.fromkeys(rates))]
+    closed = [Load(mode="closed", users=count) for count in dict.fromkeys(users)]
+    return [*closed, *(Load(mode="open", arrivals=arrivals, rate=rate) for rate in dict.fromkeys(rates))]
 
 
 def look_users() -> list[Load]:
     """The closed loops that a search begins with."""
-    return [Load(users=count) for count in LOOK_USERS]
+    return [Load(mode="closed", users=count) for count in LOOK_USERS]
 
 
 def look_rates(best: Sequence[float], *, arrivals: Arrivals) -> dict[Load, tuple[int, ...]]:
@@ -85,7 +70,7 @@ def look_rates(best: Sequence[float], *, arrivals: Arrivals) -> dict[Load, tuple
         if not rates or rate > rates[-1] * (1 + _SAME_RATE):
             rates.append(rate)
     return {
-        Load(arrivals=arrivals, rate=rate): tuple(
+        Load(mode="open", arrivals=arrivals, rate=rate): tuple(
             target for target, most in enumerate(best) if rate <= _MOST_SHARE * most
         )
         for rate in rates

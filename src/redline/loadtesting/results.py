@@ -93,25 +93,31 @@ class Window(Measured):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Load:
     """One load: a rate of arrivals (``open``) or a number of users of which each waits for its answer (``closed``)."""
 
     mode: Mode
     arrivals: Arrivals | None = None
     rate: float | None = None
     users: int | None = None
-    windows: tuple[Window, ...] = ()
 
     @property
     def label(self) -> str:
         """In words.
 
-        >>> Point(mode="open", arrivals="poisson", rate=40.0).label, Point(mode="closed", users=1).label
+        >>> Load(mode="open", arrivals="poisson", rate=40.0).label, Load(mode="closed", users=1).label
         ('40/s', '1 user')
         """
         if self.mode == "open":
             return f"{self.rate:.4g}/s"
         return f"{self.users} user{'' if self.users == 1 else 's'}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point(Load):
+    """One load with what was measured under it."""
+
+    windows: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

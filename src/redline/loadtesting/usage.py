@@ -7,12 +7,6 @@ import resource
 from pathlib import Path
 
 
-def cpu_s() -> float:
-    """CPU seconds of this process, in user mode and in the kernel."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
-
-
 def rss_bytes() -> int:
     """The most that was resident since the program began (getrusage's figure begins with that of its parent)."""
     try:
