@@ -27,7 +27,7 @@ import onnxruntime
 import torch
 
 from redline.detection.detector import Detector
-from redline.detection.letterbox import letterbox, placement_of
+from redline.detection.letterbox import letterbox, placement_of, points_to_source
 from redline.formats.onnx_file import read_onnx
 
 MODELS = ("yolov8n", "yolov5n", "yolo11n", "yolo12n", "yolov8n-seg", "yolo11n-seg", "yolov10n", "yolo26n-seg")
@@ -217,7 +217,8 @@ def compare(path: Path, images: dict[str, np.ndarray]) -> dict[str, Any]:
         if ours.polygons is not None and result.masks is not None:
             for ring, mask in zip(ours.polygons.rings(), result.masks.data.numpy(), strict=True):
                 place = placement_of(image.shape[:2], (SIZE_PX, SIZE_PX))
-                right = place.points_to_source(largest_part(mask))  # within the image, as ours are
+                points = largest_part(mask)
+                right = points_to_source(points, [place], np.zeros(len(points), np.int64))  # within the image, as ours
                 differences.append(point_difference(ring, right))
     found |= {
         "boxes": boxes,

@@ -43,14 +43,6 @@ class Placement:
     source_height_px: int
     source_width_px: int
 
-    def boxes_to_source(self, boxes: Array) -> Array:
-        """Boxes in pixels of the input, as boxes in pixels of the image that reach no further than it does."""
-        return boxes_to_source(boxes, [self], np.zeros(len(boxes), np.int64))
-
-    def points_to_source(self, points: Array) -> Array:
-        """Points in pixels of the input, as points in pixels of the image that lie no further than its edge."""
-        return points_to_source(points, [self], np.zeros(len(points), np.int64))
-
 
 def boxes_to_source(boxes: Array, placements: Sequence[Placement], images: Array) -> Array:
     """Boxes (n, 4) in pixels of the input, as boxes in pixels of the images that reach no further than these do.

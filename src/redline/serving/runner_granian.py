@@ -21,7 +21,7 @@ import termios
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from granian._futures import _new_cbscheduler
@@ -149,24 +149,19 @@ class GranianFront:
             status, headers = int(line[:3]), list(fields)
 
         try:
-            return _joined(self._app(self._environ | scope, start), lambda: (status, headers))
+            parts = self._app(self._environ | scope, start)
+            try:
+                body = b"".join(parts)
+            finally:
+                if hasattr(parts, "close"):
+                    parts.close()
         except ClientDisconnected:
             return 400, [("content-type", "application/json")], b'{"error":"the body ended early"}'
         except Exception:
             name = uuid.uuid4().hex
             _logger.exception("request %s failed", name)
             return 500, [("content-type", "application/json"), ("x-request-id", name)], _INTERNAL
-
-
-def _joined(
-    parts: Iterable[bytes], head: Callable[[], tuple[int, list[tuple[str, str]]]]
-) -> tuple[int, list[tuple[str, str]], bytes]:
-    try:
-        body = b"".join(parts)
-        return *head(), body
-    finally:
-        if hasattr(parts, "close"):
-            parts.close()
+        return status, headers, body
 
 
 class _Body:
