@@ -46,7 +46,7 @@ import redline
 from redline.core.files import sha256_of, write_whole
 from redline.core.host import cpu_info
 from redline.core.plain import to_plain
-from redline.loadtesting.usage import rss_bytes
+from redline.loadtesting.job import rss_bytes
 from redline.measurement.environment import fingerprint, installed, noise_check
 from scale.models.opening import open_model
 from scale.pipeline.runners import calls_of

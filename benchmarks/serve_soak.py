@@ -29,9 +29,9 @@ import serve as bench
 import redline
 from redline.core.files import write_whole
 from redline.core.plain import to_plain
-from redline.loadtesting.arrivals import schedule
 from redline.loadtesting.generators import open_generator
 from redline.loadtesting.job import Job, Parcel
+from redline.loadtesting.plan import schedule
 from redline.measurement.environment import fingerprint, noise_check
 
 SHARE = 0.8

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from tests.loadtesting.servers import Behaviour, server
 
-from redline.loadtesting.arrivals import schedule
 from redline.loadtesting.job import Job, Outcome, Parcel
 from redline.loadtesting.open_loop import run_job
+from redline.loadtesting.plan import schedule
 
 BODIES = (b"first", b"second" * 50_000)
 

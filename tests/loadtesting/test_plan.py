@@ -6,9 +6,8 @@ from itertools import pairwise
 import pytest
 
 from redline.core.errors import InputError
-from redline.loadtesting.arrivals import schedule
 from redline.loadtesting.measure import Windows
-from redline.loadtesting.plan import Turn, given_loads, look_rates, turns
+from redline.loadtesting.plan import Turn, given_loads, look_rates, schedule, turns
 from redline.loadtesting.results import Load
 
 

@@ -5,14 +5,14 @@ A generator imports no NumPy, so that it starts at once and its CPU time is its 
 
 from __future__ import annotations
 
+import re
+import resource
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-
-from redline.loadtesting.usage import rss_bytes
 
 _PARCEL = "parcel.msgpack"
 
@@ -141,6 +141,15 @@ def outcome_of(job: Job, sent: Sequence[Sent], *, elapsed_s: float, client_cpu_s
         client_cpu_s=client_cpu_s,
         client_rss_bytes=rss_bytes(),
     )
+
+
+def rss_bytes() -> int:
+    """The most that was resident since the program began (getrusage's figure begins with that of its parent)."""
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return int(found[1]) * 1024 if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _of_open(job: Job, sent: Sequence[Sent]) -> tuple[list[Sent], int, float]:

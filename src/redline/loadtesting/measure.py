@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 
 from redline.core.errors import InputError
-from redline.loadtesting.arrivals import schedule
 from redline.loadtesting.generators import Generator
 from redline.loadtesting.job import Job, Measured
-from redline.loadtesting.plan import Turn
+from redline.loadtesting.plan import Turn, schedule
 from redline.loadtesting.results import Load, Point, ServerSplit, Window
 from redline.loadtesting.targets import Server
 

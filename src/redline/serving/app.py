@@ -124,45 +124,36 @@ def read_body(environ: WSGIEnvironment, most_bytes: int) -> bytes:
     chunked = "HTTP_TRANSFER_ENCODING" in environ
     if declared is not None and chunked:
         raise RequestError("got both Content-Length and Transfer-Encoding, expected one of them")
-    stream = environ["wsgi.input"]
+    read = environ["wsgi.input"].read
     if declared is None:
         # Without a length and without an end that the server marks, there is no body.
-        return _read_to_end(stream.read, most_bytes) if chunked or environ.get("wsgi.input_terminated") else b""
+        if not chunked and not environ.get("wsgi.input_terminated"):
+            return b""
+        body = _read(read, most_bytes + 1, piece_bytes=_PIECE_BYTES)
+        if len(body) > most_bytes:
+            raise _too_long(most_bytes)
+        return body
     if not declared.isascii() or not declared.isdecimal():
         raise RequestError("the Content-Length is no number of bytes")
     length = int(declared) if len(declared) < 20 else most_bytes + 1
     if length > most_bytes:
         raise _too_long(most_bytes)
-    return _read_exactly(stream.read, length)
+    body = _read(read, length, piece_bytes=length)
+    if len(body) < length:
+        raise RequestError(f"the body ended {length - len(body)} bytes before its Content-Length of {length}")
+    return body
 
 
-def _read_exactly(read: Callable[[int], bytes], length: int) -> bytes:
+def _read(read: Callable[[int], bytes], most_bytes: int, *, piece_bytes: int) -> bytes:
     pieces: list[bytes] = []
-    missing = length
-    while missing and (piece := _piece(read, missing)):
-        pieces.append(piece)
-        missing -= len(piece)
-    if missing:
-        raise RequestError(f"the body ended {missing} bytes before its Content-Length of {length}")
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _read_to_end(read: Callable[[int], bytes], most_bytes: int) -> bytes:
-    pieces: list[bytes] = []
-    left = most_bytes + 1
-    while left and (piece := _piece(read, min(_PIECE_BYTES, left))):
-        pieces.append(piece)
-        left -= len(piece)
-    if not left:
-        raise _too_long(most_bytes)
-    return b"".join(pieces)
-
-
-def _piece(read: Callable[[int], bytes], size: int) -> bytes:
+    left = most_bytes
     try:
-        return read(size)
+        while left and (piece := read(min(piece_bytes, left))):
+            pieces.append(piece)
+            left -= len(piece)
     except (OSError, HTTPException) as error:
         raise RequestError("the body could not be read to its end") from error
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _too_long(most_bytes: int) -> RequestError:
