@@ -12,6 +12,7 @@ from redline.cli import main
 from redline.commands.run import run
 from redline.core.artifact import Engine
 from redline.core.errors import ArtifactError, DataError, InputError
+from redline.core.plain import to_plain
 from redline.core.preprocess import Preprocess
 from redline.formats.onnx_file import read_onnx
 
@@ -86,7 +87,7 @@ def test_engine_and_tuned_folder(model: Path, green: Path, tmp_path: Path):
         "model": "model.onnx",
         "torch": None,
         "threads": 1,
-        "preprocess": Preprocess(height_px=8, width_px=8).to_json(),
+        "preprocess": to_plain(Preprocess(height_px=8, width_px=8)),
         "class_names": ["red", "green", "blue"],
     }
     best = tmp_path / "tuned" / "best"

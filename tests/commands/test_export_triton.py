@@ -21,6 +21,7 @@ from redline.commands.export_triton import export_triton
 from redline.core.artifact import Engine, Layers, Step
 from redline.core.errors import InputError
 from redline.core.files import sha256_of
+from redline.core.plain import from_plain, to_plain
 from redline.core.preprocess import Detection, Preprocess, Usage
 from redline.core.tensor import Signature, TensorSpec
 from redline.deployment.repository import models_in
@@ -74,7 +75,7 @@ def tuned(tmp_path: Path, **changes: Any) -> Path:
         "engine": None,
         "model": "model.onnx",
         "torch": None,
-        "preprocess": Preprocess(height_px=16, width_px=16).to_json(),
+        "preprocess": to_plain(Preprocess(height_px=16, width_px=16)),
         "class_names": list(NAMES),
     }
     (best / "manifest.json").write_text(json.dumps({**manifest, **changes}))
@@ -241,7 +242,7 @@ def test_a_tuned_detector_stays_one(tmp_path: Path) -> None:
     detection = Detection(task="detect", head="v8", stride=8)
     named(best / "model.onnx", Usage(detection=detection))
     export_triton(best, tmp_path / "r")
-    usage = Usage.from_json(json.loads((tmp_path / "r/My-tune/1/redline.json").read_text())["usage"])
+    usage = from_plain(Usage, json.loads((tmp_path / "r/My-tune/1/redline.json").read_text())["usage"], where="usage")
     assert usage == Usage(preprocess=Preprocess(height_px=16, width_px=16), class_names=NAMES, detection=detection)
 
 

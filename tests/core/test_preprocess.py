@@ -1,10 +1,9 @@
 """What a file says about the use of its model survives being written down."""
 
-import json
-
 import pytest
 
 from redline.core.errors import InputError
+from redline.core.plain import from_text, to_line
 from redline.core.preprocess import Detection, Preprocess, Usage
 
 
@@ -22,11 +21,7 @@ from redline.core.preprocess import Detection, Preprocess, Usage
     ],
 )
 def test_usage_survives_json(usage):
-    assert Usage.from_json(json.loads(json.dumps(usage.to_json()))) == usage
-
-
-def test_a_model_that_detects_nothing_says_nothing_of_it():
-    assert "detection" not in Usage(class_names=("cat",)).to_json()
+    assert from_text(Usage, to_line(usage), where="usage") == usage
 
 
 @pytest.mark.parametrize("wrong", [{"task": "pose"}, {"head": "v3"}, {"stride": 0}])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-import json
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,7 @@ def batches() -> list[dict[str, np.ndarray]]:
 def test_contents_dtypes_and_shapes_are_those_given() -> None:
     given = batches()
     with SharedBatches.create(given) as shared:
-        for found in (shared.batches, open_shared(json.loads(json.dumps(shared.handle)))):
+        for found in (shared.batches, open_shared(pickle.loads(pickle.dumps(shared.handle)))):
             for one, other in zip(given, found, strict=True):
                 assert one.keys() == other.keys()
                 for name, array in one.items():
@@ -60,9 +60,9 @@ def test_who_has_mapped_them_keeps_them() -> None:
 def test_a_system_without_files_in_memory_takes_a_temporary_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
     with SharedBatches.create([{"x": np.arange(4)}]) as shared:
-        assert Path(shared.handle["path"]).is_file()
+        assert Path(shared.handle.path).is_file()
         assert open_shared(shared.handle)[0]["x"].tolist() == [0, 1, 2, 3]
-    assert not Path(shared.handle["path"]).exists()
+    assert not Path(shared.handle.path).exists()
 
 
 def test_python_objects_are_refused() -> None:

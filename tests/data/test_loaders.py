@@ -13,6 +13,7 @@ from PIL import Image
 from tests.measurement.test_worker import source
 
 from redline.core.errors import DataError, SignatureError, WorkerError
+from redline.core.plain import to_plain
 from redline.core.preprocess import Preprocess
 from redline.core.tensor import Array, Signature, TensorSpec
 from redline.data.images import read_image
@@ -63,7 +64,7 @@ def test_an_image_is_prepared_as_everywhere(tmp_path: Path) -> None:
     folder.mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (30, 50, 3), np.uint8)
     Image.fromarray(pixels).save(folder / "a.png")
-    options = {"folder": str(folder), "preprocess": PREPROCESS.to_json(), "input_name": "x", "batch": 2}
+    options = {"folder": str(folder), "preprocess": to_plain(PREPROCESS), "input_name": "x", "batch": 2}
     with open_loader({**options, "dtype": "float16"}) as real:
         batch = next(real.batches(prefetch=True))["x"]
     expected = read_image(folder / "a.png", PREPROCESS).astype(np.float16)
@@ -157,7 +158,7 @@ def test_a_full_stream_is_settled_at_once(tmp_path: Path) -> None:
 def test_a_worker_times_loader_and_session_together(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", 4)
     (folder / "0.png").write_bytes(b"no png")
-    arguments = {"folder": str(folder), "preprocess": PREPROCESS.to_json(), "input_name": "x", "batch": 4, "threads": 2}
+    arguments = {"folder": str(folder), "preprocess": to_plain(PREPROCESS), "input_name": "x", "batch": 4, "threads": 2}
     with Worker(source("make_reader")) as worker:
         worker.open_loader("real", "redline.data.loaders:open_loader", arguments)
         for prefetch in (True, False):
@@ -174,7 +175,7 @@ def test_a_worker_times_loader_and_session_together(tmp_path: Path) -> None:
 def test_the_loader_is_no_part_of_the_memory(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "images", 4)
     large = Preprocess(height_px=1000, width_px=1000)
-    arguments = {"folder": str(folder), "preprocess": large.to_json(), "input_name": "x", "batch": 10}
+    arguments = {"folder": str(folder), "preprocess": to_plain(large), "input_name": "x", "batch": 10}
     with Worker(source("make_keeper")) as worker:
         worker.prepare(1, [{"x": np.ones((1, 2), np.float32)}], limit_s=0.0)
         before = worker.memory().private_peak_bytes

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from redline.core.artifact import Layers
 from redline.core.errors import ArtifactError, BuildError, InputError, SignatureError, UnsupportedError
+from redline.core.plain import to_plain
 from redline.core.session import Session
 from redline.networks.eager import load_weights, open_model, open_torch, platform, save_weights, signature_of
 from redline.networks.load import load_model, wrap_module
@@ -204,10 +205,10 @@ def test_a_fresh_process_has_the_same_weights(tmp_path: Path) -> None:
     x = np.arange(6, dtype=np.float32).reshape(2, 3)
     expected = open_model(model)({"input": x})["output"]
     arguments = {
-        "ref": model.ref.to_json(),
+        "ref": to_plain(model.ref),
         "threads": 1,
         "weights_file": str(save_weights(model, tmp_path / "w.safetensors")),
-        "signature": signature_of(model).to_json(),
+        "signature": to_plain(signature_of(model)),
     }
     code = (
         "import json, sys, numpy as np\nfrom redline.networks.eager import open_torch\n"

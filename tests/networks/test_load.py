@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from redline.core.errors import ArtifactError, InputError, MissingDependencyError
+from redline.core.plain import from_text, to_line
 from redline.networks.load import ModelRef, load_model, wrap_module
 
 pytestmark = [
@@ -100,7 +100,7 @@ def test_size_changes_inputs_and_preprocessing_together() -> None:
 
 def test_a_reference_survives_json() -> None:
     ref = ModelRef("resnet18", "w.safetensors", (1, 2))
-    assert ModelRef.from_json(json.loads(json.dumps(ref.to_json()))) == ref
+    assert from_text(ModelRef, to_line(ref), where="ref") == ref
 
 
 def test_factories_of_a_users_file(user_file: Path) -> None:

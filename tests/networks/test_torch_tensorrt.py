@@ -23,6 +23,7 @@ from redline.core.errors import (
     UnsupportedError,
 )
 from redline.core.files import sha256_of
+from redline.core.plain import to_plain
 from redline.core.session import Session, SupportsDeviceTiming, SupportsPhases
 from redline.core.tensor import Signature, TensorSpec
 from redline.networks.eager import open_torch, save_weights, signature_of
@@ -237,9 +238,9 @@ class OnGpu:
 
     def __init__(self, folder: Path) -> None:
         model = load_model("digits")
-        self.ref = ModelRef("digits").to_json()
+        self.ref = to_plain(ModelRef("digits"))
         self.weights = str(save_weights(model, folder / "weights.safetensors"))
-        self.signature: dict[str, Any] = dict(signature_of(model).to_json())
+        self.signature: dict[str, Any] = dict(to_plain(signature_of(model)))
         self.name = model.input_names[0]
         self.shape = tuple(model.example_inputs[0].shape[1:])
         self.cpu = open_torch(self.ref, weights_file=self.weights)

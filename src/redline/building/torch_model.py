@@ -15,6 +15,7 @@ from redline.building.records import BuildOptions, BuildRequest, BuildResult, Bu
 from redline.building.trial import run_all
 from redline.core.errors import BuildError, InputError
 from redline.core.files import stem_of
+from redline.core.plain import to_plain
 from redline.core.samples import Samples
 from redline.core.tensor import Signature
 from redline.data.sources import load_asset, load_samples
@@ -47,10 +48,10 @@ def build_torch(model: str, out: Path, request: BuildRequest) -> BuildResult:
         weights = save_weights(loaded, Path(scratch) / "weights.safetensors")
         np.savez(Path(scratch) / "calibration.npz", **cast("Any", calibration.inputs))
         arguments = {
-            "ref": loaded.ref.to_json(),
+            "ref": to_plain(loaded.ref),
             "batch": batch,
             "weights_file": str(weights),
-            "signature": signature.to_json(),
+            "signature": to_plain(signature),
         }
         for index, precision in enumerate(request.precisions):
             request.tell(f"compile {precision}", index, len(request.precisions))

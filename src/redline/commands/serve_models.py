@@ -16,6 +16,7 @@ from redline.backends.refusals import check_platform
 from redline.commands.serve_detection import detection_of
 from redline.core.artifact import Argument, Engine
 from redline.core.errors import ArtifactError, EngineMismatchError, InputError
+from redline.core.plain import from_plain
 from redline.core.preprocess import Preprocess
 from redline.core.session import Session, SupportsConcurrentCalls, SupportsProfiles
 from redline.measurement.environment import fingerprint, usable_cores
@@ -233,8 +234,8 @@ def _tuned(manifest: Path, threads: int) -> _Target:
     value = _read_manifest(manifest)
     preprocess, names = value.get("preprocess"), value.get("class_names")
     try:
-        told = Preprocess.from_json(preprocess) if preprocess else None
-    except (KeyError, TypeError) as error:
+        told = from_plain(Preprocess, preprocess, where=str(manifest)) if preprocess else None
+    except ArtifactError as error:
         raise ArtifactError(f"{manifest} does not say how images are prepared ({error}); tune again") from error
     if value.get("torch"):
         target = _torch(manifest, value["torch"], threads)

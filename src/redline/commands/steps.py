@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from redline.core.artifact import Argument, OnnxModel
-from redline.core.plain import Json
+from redline.core.plain import Json, from_plain
 from redline.core.samples import load_saved
 from redline.core.session import Session
 
@@ -26,7 +26,7 @@ def describe_torch(ref: Mapping[str, Json], weights_file: str) -> Description:
     from redline.networks.load import ModelRef, load_model
     from redline.study.describe import Description
 
-    model = load_model(ModelRef.from_json(ref))
+    model = load_model(from_plain(ModelRef, ref, where="model"))
     path = Path(weights_file)
     if not model.from_file:
         if path.exists():
@@ -69,7 +69,7 @@ def export(ref: Mapping[str, Json], weights_file: str | None, out: str, opset: i
     from redline.networks.load import ModelRef, load_model
     from redline.transforms.export import ExportOptions
 
-    model = load_model(ModelRef.from_json(ref))
+    model = load_model(from_plain(ModelRef, ref, where="model"))
     if weights_file is not None and not model.from_file:
         load_weights(model, Path(weights_file))
     fixed = signature_of(model).fixed_batch

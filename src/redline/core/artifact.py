@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 from redline.core.errors import ArtifactError, EngineMismatchError
 from redline.core.files import sha256_of, write_whole
+from redline.core.plain import from_text, to_plain
 from redline.core.preprocess import Usage
 from redline.core.tensor import Signature
 
@@ -26,25 +27,6 @@ class Step:
     arguments: Mapping[str, Argument]
     parent_sha256: str | None
     versions: Mapping[str, str]
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value that :meth:`from_json` reads back."""
-        return {
-            "step": self.step,
-            "arguments": dict(self.arguments),
-            "parent_sha256": self.parent_sha256,
-            "versions": dict(self.versions),
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Step:
-        """The inverse of :meth:`to_json`."""
-        return cls(
-            step=value["step"],
-            arguments=value["arguments"],
-            parent_sha256=value["parent_sha256"],
-            versions=value["versions"],
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,18 +111,17 @@ class Engine:
 
     def save(self) -> Path:
         """Write the sidecar beside the engine and return its path."""
-        value = {
-            "format": 1,
-            "sha256": self.sha256,
-            "backend": self.backend,
-            "signature": self.signature.to_json(),
-            "layers": [list(pair) for pair in self.layers.counts],
-            "platform": dict(self.platform),
-            "options": dict(self.options),
-            "provenance": [step.to_json() for step in self.provenance],
-            "usage": self.usage.to_json(),
-        }
-        write_whole(self.sidecar, json.dumps(value, indent=2) + "\n")
+        told = _Described(
+            sha256=self.sha256,
+            backend=self.backend,
+            signature=self.signature,
+            layers=self.layers.counts,
+            platform=self.platform,
+            options=self.options,
+            provenance=self.provenance,
+            usage=self.usage,
+        )
+        write_whole(self.sidecar, json.dumps(to_plain(told), indent=2) + "\n")
         return self.sidecar
 
     @classmethod
@@ -152,22 +133,22 @@ class Engine:
         """
         sidecar = path if path.name.endswith(".engine.json") else path.with_name(path.name + ".engine.json")
         try:
-            value = json.loads(sidecar.read_text())
-            return cls(
-                path=sidecar.with_name(sidecar.name.removesuffix(".engine.json")),
-                sha256=value["sha256"],
-                backend=value["backend"],
-                signature=Signature.from_json(value["signature"]),
-                layers=Layers.of(dict(value["layers"])),
-                platform=value["platform"],
-                options=value["options"],
-                provenance=tuple(Step.from_json(step) for step in value["provenance"]),
-                usage=Usage.from_json(value.get("usage") or {}),
-            )
+            told = from_text(_Described, sidecar.read_bytes(), where=str(sidecar))
         except FileNotFoundError as error:
             raise ArtifactError(f"{sidecar} is not there; build the engine again") from error
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except ArtifactError as error:
             raise ArtifactError(f"{sidecar} is not an engine description ({error}); build it again") from error
+        return cls(
+            path=sidecar.with_name(sidecar.name.removesuffix(".engine.json")),
+            sha256=told.sha256,
+            backend=told.backend,
+            signature=told.signature,
+            layers=Layers.of(dict(told.layers)),
+            platform=told.platform,
+            options=told.options,
+            provenance=told.provenance,
+            usage=told.usage,
+        )
 
     @classmethod
     def read(cls, path: Path) -> Engine:
@@ -186,3 +167,18 @@ class Engine:
                 f"{engine.path} has sha256 {found[:12]}…, expected {engine.sha256[:12]}…; build the engine again"
             )
         return engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Described:
+    """The sidecar of an engine."""
+
+    format: int = 1
+    sha256: str
+    backend: str
+    signature: Signature
+    layers: tuple[tuple[Precision, int], ...]
+    platform: Mapping[str, str]
+    options: Mapping[str, Argument]
+    provenance: tuple[Step, ...]
+    usage: Usage = field(default_factory=Usage)

@@ -43,7 +43,7 @@ def from_plain(kind: type[T], value: object, *, where: str) -> T:
         ArtifactError: a field is missing or of another type; names it.
     """
     try:
-        return msgspec.convert(value, kind, dec_hook=_no_hook)
+        return msgspec.convert(value, kind, dec_hook=_path)
     except (msgspec.ValidationError, ValueError) as error:
         raise ArtifactError(f"{where}: {error}") from error
 
@@ -55,7 +55,7 @@ def from_text(kind: type[T], text: str | bytes, *, where: str) -> T:
         ArtifactError: it is no JSON, or does not fit.
     """
     try:
-        return msgspec.json.decode(text, type=kind, dec_hook=_no_hook)
+        return msgspec.json.decode(text, type=kind, dec_hook=_path)
     except (msgspec.DecodeError, ValueError) as error:
         raise ArtifactError(f"{where}: {error}") from error
 
@@ -70,7 +70,9 @@ def _scalar(value: object) -> object:
     raise NotImplementedError(f"{type(value).__name__} is no record")
 
 
-def _no_hook(kind: type, value: object) -> object:
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     raise NotImplementedError(f"{kind} cannot be read from {value!r}")
 
 

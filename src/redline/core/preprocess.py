@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
 from redline.core.errors import InputError
 
@@ -57,15 +56,6 @@ class Preprocess:
         """1 for gray, else 3."""
         return 1 if self.color == "gray" else 3
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value that :meth:`from_json` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Preprocess:
-        """The inverse of :meth:`to_json`."""
-        return cls(**{**value, "mean": tuple(value["mean"]), "std": tuple(value["std"])})
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
@@ -91,15 +81,6 @@ class Detection:
         if self.stride is not None and self.stride < 1:
             raise InputError(f"stride is {self.stride} px, expected 1 or more")
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value that :meth:`from_json` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Detection:
-        """The inverse of :meth:`to_json`."""
-        return cls(**value)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
@@ -114,21 +95,3 @@ class Usage:
     preprocess: Preprocess | None = None
     class_names: tuple[str, ...] = ()
     detection: Detection | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value that :meth:`from_json` reads back."""
-        value: dict[str, Any] = {
-            "preprocess": self.preprocess.to_json() if self.preprocess else None,
-            "class_names": list(self.class_names),
-        }
-        return value | ({"detection": self.detection.to_json()} if self.detection else {})
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Usage:
-        """The inverse of :meth:`to_json`."""
-        preprocess, detection = value.get("preprocess"), value.get("detection")
-        return cls(
-            preprocess=Preprocess.from_json(preprocess) if preprocess else None,
-            class_names=tuple(str(name) for name in value.get("class_names") or ()),
-            detection=Detection.from_json(detection) if detection else None,
-        )

@@ -8,8 +8,9 @@ import mmap
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 import numpy as np
 
@@ -18,6 +19,24 @@ from redline.core.tensor import Array
 
 # As coarse as any runtime asks of the memory that it reads in place.
 _ALIGNMENT_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an array lies in the shared memory: bytes from its start, sizes, and NumPy's name of its type."""
+
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """What another process needs to map the batches, of use while their owner is open."""
+
+    path: str
+    inode: int
+    batches: tuple[Mapping[str, Place], ...]
 
 
 class SharedBatches:
@@ -30,7 +49,7 @@ class SharedBatches:
     [0, 1, 2]
     """
 
-    def __init__(self, file: _File, layout: list[dict[str, Any]]) -> None:
+    def __init__(self, file: _File, layout: tuple[Mapping[str, Place], ...]) -> None:
         """Use :meth:`create`."""
         self._file = file
         self._layout = layout
@@ -62,9 +81,9 @@ class SharedBatches:
         return cls(_File(size), layout)
 
     @property
-    def handle(self) -> dict[str, Any]:
-        """What :func:`open_shared` needs: plain JSON values, of use while this is open."""
-        return {"path": self._file.path, "inode": self._file.inode, "batches": self._layout}
+    def handle(self) -> Handle:
+        """What :func:`open_shared` needs."""
+        return Handle(self._file.path, self._file.inode, self._layout)
 
     def close(self) -> None:
         """Let go of the memory; who has mapped it keeps it."""
@@ -78,7 +97,7 @@ class SharedBatches:
         self.close()
 
 
-def open_shared(handle: Mapping[str, Any], *, write: bool = False) -> list[dict[str, Array]]:
+def open_shared(handle: Handle, *, write: bool = False) -> list[dict[str, Array]]:
     """Map the batches of a :class:`SharedBatches`, of this process or of another.
 
     Args:
@@ -89,11 +108,11 @@ def open_shared(handle: Mapping[str, Any], *, write: bool = False) -> list[dict[
     Raises:
         OSError: the owner has closed them.
     """
-    with open(handle["path"], "r+b" if write else "rb") as file:  # noqa: PTH123 (Path would resolve a nameless link)
-        if os.fstat(file.fileno()).st_ino != handle["inode"]:
-            raise FileNotFoundError(errno.ENOENT, "the shared inputs are closed", handle["path"])
+    with open(handle.path, "r+b" if write else "rb") as file:  # noqa: PTH123 (Path would resolve a nameless link)
+        if os.fstat(file.fileno()).st_ino != handle.inode:
+            raise FileNotFoundError(errno.ENOENT, "the shared inputs are closed", handle.path)
         memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_COPY)
-    return _views(memory, handle["batches"])
+    return _views(memory, handle.batches)
 
 
 class _File:
@@ -125,24 +144,23 @@ class _File:
         self._number = -1
 
 
-def _lay_out(batches: Sequence[Mapping[str, Array]]) -> tuple[list[dict[str, Any]], int]:
+def _lay_out(batches: Sequence[Mapping[str, Array]]) -> tuple[tuple[Mapping[str, Place], ...], int]:
     """Where each array lies, and how many bytes there are in all."""
-    layout: list[dict[str, Any]] = []
+    layout: list[Mapping[str, Place]] = []
     end = 0
     for batch in batches:
-        places: dict[str, Any] = {}
+        places: dict[str, Place] = {}
         for name, array in batch.items():
             if array.dtype.hasobject:
                 raise InputError(f"input {name!r} is {array.dtype}; only numbers and booleans can be shared")
-            places[name] = {"offset": end, "shape": list(array.shape), "dtype": array.dtype.str}
+            places[name] = Place(end, array.shape, array.dtype.str)
             end += math.ceil(array.nbytes / _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
         layout.append(places)
-    return layout, max(end, _ALIGNMENT_BYTES)
+    return tuple(layout), max(end, _ALIGNMENT_BYTES)
 
 
-def _views(memory: mmap.mmap, layout: Sequence[Mapping[str, Any]]) -> list[dict[str, Array]]:
-    return [{name: _view(memory, place) for name, place in places.items()} for places in layout]
+def _views(memory: mmap.mmap, layout: Sequence[Mapping[str, Place]]) -> list[dict[str, Array]]:
+    def view(place: Place) -> Array:
+        return np.ndarray(place.shape, np.dtype(place.dtype), buffer=memory, offset=place.offset)
 
-
-def _view(memory: mmap.mmap, place: Mapping[str, Any]) -> Array:
-    return np.ndarray(tuple(place["shape"]), np.dtype(place["dtype"]), buffer=memory, offset=place["offset"])
+    return [{name: view(place) for name, place in places.items()} for places in layout]

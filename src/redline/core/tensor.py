@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol, TypedDict
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +28,6 @@ class HasShape(Protocol):
     def dtype(self) -> np.dtype[Any]:
         """The type of its elements."""
         ...
-
-
-class TensorSpecJson(TypedDict):
-    """JSON form of a :class:`TensorSpec`."""
-
-    name: str
-    shape: list[int | str]
-    dtype: str
-
-
-class SignatureJson(TypedDict):
-    """JSON form of a :class:`Signature`."""
-
-    inputs: list[TensorSpecJson]
-    outputs: list[TensorSpecJson]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,15 +76,6 @@ class TensorSpec:
         if len(sizes) != len(rest):
             raise SignatureError(f"{self.name}: shape {self.shape} is dynamic beyond the batch; name its size")
         return (batch_size, *sizes)
-
-    def to_json(self) -> TensorSpecJson:
-        """A JSON value that :meth:`from_json` reads back."""
-        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
-
-    @classmethod
-    def from_json(cls, value: TensorSpecJson) -> TensorSpec:
-        """The inverse of :meth:`to_json`."""
-        return cls(value["name"], tuple(value["shape"]), value["dtype"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,18 +151,6 @@ class Signature:
             if spec.shape and isinstance(spec.shape[0], int):
                 return spec.shape[0]
         return None
-
-    def to_json(self) -> SignatureJson:
-        """A JSON value that :meth:`from_json` reads back."""
-        return {"inputs": [s.to_json() for s in self.inputs], "outputs": [s.to_json() for s in self.outputs]}
-
-    @classmethod
-    def from_json(cls, value: SignatureJson) -> Signature:
-        """The inverse of :meth:`to_json`."""
-        return cls(
-            tuple(TensorSpec.from_json(s) for s in value["inputs"]),
-            tuple(TensorSpec.from_json(s) for s in value["outputs"]),
-        )
 
 
 @lru_cache(maxsize=64)

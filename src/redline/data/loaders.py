@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
 from redline.core.errors import DataError
+from redline.core.plain import Json, from_plain
 from redline.core.preprocess import Preprocess
 from redline.core.samples import Skipped
 from redline.core.tensor import Array, Signature
@@ -50,13 +51,6 @@ class LoaderOptions:
             if getattr(self, name) < 1:
                 raise DataError(f"{name} is {getattr(self, name)}, expected at least 1")
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """From plain JSON values by the names of the attributes."""
-        return cls(
-            **{**value, "folder": Path(value["folder"]), "preprocess": Preprocess.from_json(value["preprocess"])}
-        )
-
 
 class RealLoader:
     """Decodes the images of a folder into batches without an end, in a shuffled order that the seed fixes.
@@ -78,11 +72,6 @@ class RealLoader:
         self._order: tuple[int, Array] = (-1, np.empty(0, np.intp))
         self._stream: BatchStream | None = None
         self._shape = self._image(0).shape
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """From plain JSON values by the names of :class:`LoaderOptions`."""
-        return cls(LoaderOptions.from_json(value))
 
     @property
     def skipped(self) -> tuple[Skipped, ...]:
@@ -208,9 +197,9 @@ class BatchStream:
         self.close()
 
 
-def open_loader(arguments: Mapping[str, Any]) -> RealLoader:
+def open_loader(arguments: Mapping[str, Json]) -> RealLoader:
     """What a worker calls; plain JSON values by the names of :class:`LoaderOptions`."""
-    return RealLoader.from_json(arguments)
+    return RealLoader(from_plain(LoaderOptions, arguments, where="loader"))
 
 
 def dummy_batches(

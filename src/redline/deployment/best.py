@@ -67,13 +67,6 @@ class Manifest:
     command: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Files:
-    engine: str | None
-    model: str | None
-    torch: TorchUse | None
-
-
 def check_best(folder: Path, *, begun: bool) -> None:
     """Refuse to replace a folder ``best`` that no tune wrote.
 
@@ -101,16 +94,16 @@ def write_best(study: Study, variants: Sequence[VariantFound], folder: Path) -> 
     found = next(v for v in reversed(variants) if (v.variant, v.batch) == (row.variant, row.batch))
     model = study.run.models[0]
     with whole_folder(best) as scratch:
-        files = _copy(found, model, folder, scratch)
+        engine, onnx_file, torch = _copy(found, model, folder, scratch)
         manifest = Manifest(
             variant=row.variant,
             title=row.title,
             backend=row.runtime,
             precision=row.precision,
             layers=row.layers_text,
-            engine=files.engine,
-            model=files.model,
-            torch=files.torch,
+            engine=engine,
+            model=onnx_file,
+            torch=torch,
             sha256={path.name: sha256_of(path) for path in sorted(scratch.iterdir())},
             threads=study.run.settings.threads,
             inputs=model.signature.inputs,
@@ -130,21 +123,24 @@ def write_best(study: Study, variants: Sequence[VariantFound], folder: Path) -> 
     return best
 
 
-def _copy(found: VariantFound, model: Model, folder: Path, scratch: Path) -> _Files:
+def _copy(
+    found: VariantFound, model: Model, folder: Path, scratch: Path
+) -> tuple[str | None, str | None, TorchUse | None]:
+    """The names of the engine and of the ONNX file, or how PyTorch runs it."""
     if found.runtime == "torch":
         weights = "weights.safetensors" if model.weights_file else None
         if model.weights_file and weights:
             shutil.copy2(folder / model.weights_file, scratch / weights)
-        return _Files(None, None, TorchUse(ref=model.ref, weights_file=weights, options=found.options))
+        return None, None, TorchUse(ref=model.ref, weights_file=weights, options=found.options)
     made = folder / "artifacts" / (found.artifact or "")
     shutil.copy2(made if made.is_file() else Path(model.name), scratch / "model.onnx")
     sidecar = _engine_of(found, folder)
     if sidecar is None:
-        return _Files(None, "model.onnx", None)
+        return None, "model.onnx", None
     engine = Engine.read(sidecar)
     shutil.copy2(engine.path, scratch / engine.path.name)
     shutil.copy2(sidecar, scratch / sidecar.name)
-    return _Files(engine.path.name, "model.onnx", None)
+    return engine.path.name, "model.onnx", None
 
 
 def _engine_of(found: VariantFound, folder: Path) -> Path | None:

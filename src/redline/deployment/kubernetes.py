@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -110,7 +109,7 @@ DOCKERIGNORE = "Dockerfile\n.dockerignore\n*.yaml\nREADME.md\n**/*.partial\n"
 
 def manifests(workload: Workload) -> str:
     """A Deployment, its Service and its HorizontalPodAutoscaler, as one YAML text."""
-    return render("kubernetes.yaml", workload, image=json.dumps(workload.image), resources=_resources(workload))
+    return render("kubernetes.yaml", workload, image=json.dumps(workload.image))
 
 
 def kserve(workload: Workload, storage_uri: str) -> str:
@@ -126,19 +125,10 @@ def kserve(workload: Workload, storage_uri: str) -> str:
         image=json.dumps(TRITON_IMAGE if workload.server == "triton" else workload.image),
         command=json.dumps(workload.command("/mnt/models", 8080)),
         storage=json.dumps(storage_uri),
-        resources=_resources(workload),
     )
 
 
 def render(name: str, workload: Workload, **values: object) -> str:
     """The text of a template for a workload; ``values`` are what else it names."""
-    failures = math.ceil(workload.start_s / 2)
-    known = {"triton": TRITON_IMAGE, "port": PORT, "user": _USER, "failures": failures}
+    known = {"triton": TRITON_IMAGE, "port": PORT, "user": _USER}
     return TEMPLATES.get_template(f"{name}.j2").render(**known, **values, workload=workload)
-
-
-def _resources(workload: Workload) -> str:
-    memory = f"{math.ceil(workload.memory_bytes / (1 << 20))}Mi"
-    gpu = f'  nvidia.com/gpu: "{workload.gpus}"\n' if workload.gpus else ""
-    cpu = f'  cpu: "{workload.cores}"\n'
-    return f"requests:\n{cpu}  memory: {memory}\n{gpu}limits:\n{cpu}  memory: {memory}\n{gpu}".rstrip("\n")

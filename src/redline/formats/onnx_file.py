@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -20,6 +19,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 from redline.core.artifact import Layers, OnnxModel, Precision, Step
 from redline.core.errors import ArtifactError
 from redline.core.files import sha256_of, whole_file
+from redline.core.plain import from_text, to_line
 from redline.core.preprocess import Usage
 from redline.core.tensor import Dim, Signature, TensorSpec
 from redline.formats.ultralytics_metadata import usage_of_metadata
@@ -133,10 +133,10 @@ def save_proto(
     kept = [prop for prop in proto.metadata_props if prop.key not in (PROVENANCE_KEY, USAGE_KEY)]
     del proto.metadata_props[:]
     proto.metadata_props.extend(kept)
-    proto.metadata_props.add(key=PROVENANCE_KEY, value=json.dumps([s.to_json() for s in steps]))
+    proto.metadata_props.add(key=PROVENANCE_KEY, value=to_line(steps).decode())
     usage = usage or (parent.usage if parent else Usage())
     if usage != Usage():
-        proto.metadata_props.add(key=USAGE_KEY, value=json.dumps(usage.to_json()))
+        proto.metadata_props.add(key=USAGE_KEY, value=to_line(usage).decode())
     if proto.ByteSize() < _TWO_GIB:
         with whole_file(out) as scratch:
             scratch.write_bytes(proto.SerializeToString())
@@ -348,8 +348,8 @@ def _dim(name: str, axis: int, dim: onnx.TensorShapeProto.Dimension) -> Dim:
 def _read_provenance(proto: ModelProto) -> tuple[Step, ...]:
     text = next((prop.value for prop in proto.metadata_props if prop.key == PROVENANCE_KEY), "[]")
     try:
-        return tuple(Step.from_json(step) for step in json.loads(text))
-    except (ValueError, KeyError, TypeError):
+        return from_text(tuple[Step, ...], text, where=PROVENANCE_KEY)
+    except ArtifactError:
         return ()
 
 
@@ -358,8 +358,8 @@ def _read_usage(proto: ModelProto) -> Usage:
     try:
         if USAGE_KEY not in told:
             return usage_of_metadata(told, _input_shape(proto))
-        return Usage.from_json(json.loads(told[USAGE_KEY]))
-    except (ValueError, KeyError, TypeError, AttributeError):
+        return from_text(Usage, told[USAGE_KEY], where=USAGE_KEY)
+    except (ArtifactError, ValueError, KeyError, TypeError, AttributeError):
         return Usage()
 
 

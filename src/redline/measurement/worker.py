@@ -29,7 +29,7 @@ from redline.core.errors import MissingDependencyError, WorkerError
 from redline.core.plain import Json
 from redline.core.processes import end_with_parent
 from redline.core.session import Session, SupportsAllocatorPeak, SupportsDeviceTiming
-from redline.core.shared_arrays import open_shared
+from redline.core.shared_arrays import Handle, open_shared
 from redline.core.tensor import Array, Signature
 from redline.measurement.disturbance import Turn
 from redline.measurement.latency import Loader, WarmUp, take_turn, time_calls, time_pipeline, warm_up
@@ -131,11 +131,9 @@ class Worker:
         self._child.ask("receive", key, [dict(feed) for feed in inputs])
         return self._warm_up(key, limit_s)
 
-    def prepare_shared(
-        self, key: Key, handle: Mapping[str, Any], *, limit_s: float = 3.0, window_s: float = 0.2
-    ) -> WarmUp:
+    def prepare_shared(self, key: Key, handle: Handle, *, limit_s: float = 3.0, window_s: float = 0.2) -> WarmUp:
         """As :meth:`prepare`, with inputs that the worker maps: a handle of ``SharedBatches``, which stays open."""
-        self._child.ask("map", key, dict(handle))
+        self._child.ask("map", key, handle)
         return self._warm_up(key, limit_s, window_s)
 
     def call_shared(self, key: Key, index: int) -> dict[str, Array]:
@@ -382,7 +380,7 @@ class _Server:
     def receive(self, key: Key, inputs: list[Mapping[str, Array]]) -> None:
         self._inputs[key] = inputs
 
-    def map(self, key: Key, handle: Mapping[str, Any]) -> None:
+    def map(self, key: Key, handle: Handle) -> None:
         self._inputs[key] = open_shared(handle)
 
     def warm_up(self, key: Key, limit_s: float, window_s: float) -> WarmUp:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -15,6 +15,7 @@ from torch import Tensor
 from redline.core.artifact import Layers
 from redline.core.errors import ArtifactError, BuildError, InputError, RedlineError, UnsupportedError
 from redline.core.files import whole_file
+from redline.core.plain import Json, from_plain
 from redline.core.tensor import Array, Dim, Signature, TensorSpec
 from redline.formats.torch_values import at_batch, batch_size_of, has_batch, named_tensors
 from redline.networks.cuda import (
@@ -134,12 +135,12 @@ class TorchSession:
 
 
 def open_torch(
-    ref: Mapping[str, Any],
+    ref: Mapping[str, Json],
     mode: Mode = "eager",
     threads: int = 0,
     dtype: Dtype = "fp32",
     weights_file: str | None = None,
-    signature: Mapping[str, Any] | None = None,
+    signature: Mapping[str, Json] | None = None,
     device: str = "cpu",
     layout: Layout = "contiguous",
     cuda_graph: bool = False,
@@ -159,7 +160,7 @@ def open_torch(
         cuda_graph: Record the work of each input shape once, and replay it (GPU only).
     """
     model = load_with_weights(ref, weights_file)
-    known = Signature.from_json(cast("Any", signature)) if signature is not None else None
+    known = from_plain(Signature, signature, where="signature") if signature is not None else None
     return open_model(
         model,
         mode=mode,
@@ -172,9 +173,9 @@ def open_torch(
     )
 
 
-def load_with_weights(ref: Mapping[str, Any], weights_file: str | None) -> TorchModel:
+def load_with_weights(ref: Mapping[str, Json], weights_file: str | None) -> TorchModel:
     """Load a model by its JSON, with the weights that :func:`save_weights` wrote unless it is a file of its own."""
-    model = load_model(ModelRef.from_json(ref))
+    model = load_model(from_plain(ModelRef, ref, where="model"))
     if weights_file is not None and not model.from_file:
         load_weights(model, Path(weights_file))
     return model

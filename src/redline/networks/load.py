@@ -27,25 +27,11 @@ _PROGRAM_SUFFIXES = (".pt2", ".pt", ".pth", ".ts", ".jit", ".torchscript")
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """What the user asked for: a name, a checkpoint, the size of the images (height, width).
-
-    >>> ModelRef.from_json(ModelRef("resnet18", size_px=(64, 64)).to_json())
-    ModelRef(name='resnet18', weights=None, size_px=(64, 64))
-    """
+    """What the user asked for: a name, a checkpoint, the size of the images (height, width)."""
 
     name: str
     weights: str | None = None
     size_px: tuple[int, int] | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON value that :meth:`from_json` reads back."""
-        return {"name": self.name, "weights": self.weights, "size_px": list(self.size_px) if self.size_px else None}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> ModelRef:
-        """The inverse of :meth:`to_json`."""
-        size = value.get("size_px")
-        return cls(value["name"], value.get("weights"), (size[0], size[1]) if size else None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

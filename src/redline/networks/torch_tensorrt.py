@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor
 
-from redline.core.artifact import Engine, OnnxModel, Step
+from redline.core.artifact import Argument, Engine, OnnxModel, Step
 from redline.core.errors import (
     ArtifactError,
     EngineMismatchError,
@@ -23,6 +23,7 @@ from redline.core.errors import (
     UnsupportedError,
 )
 from redline.core.files import sha256_of
+from redline.core.plain import Json, from_plain
 from redline.core.tensor import Signature
 from redline.formats.torch_values import at_batch
 from redline.networks.cuda import CudaOptions, CudaSession, gpu_errors, gpu_platform, require_gpu
@@ -36,7 +37,7 @@ BACKEND = "torch-tensorrt"
 _MUST_MATCH = ("torch_tensorrt", "tensorrt", "torch", "cuda", "gpu", "compute_capability")
 
 
-def create(options: Mapping[str, Any]) -> TorchTensorRt:
+def create(options: Mapping[str, Argument]) -> TorchTensorRt:
     """The backend (the table calls this); an engine's options say how it was compiled, not how to load it."""
     return TorchTensorRt(dict(options))
 
@@ -46,7 +47,7 @@ class TorchTensorRt:
 
     name = BACKEND
 
-    def __init__(self, options: dict[str, Any]) -> None:
+    def __init__(self, options: Mapping[str, Argument]) -> None:
         self.options = options
 
     def platform(self) -> dict[str, str]:
@@ -71,13 +72,13 @@ class TorchTensorRt:
 
 
 def open_torch_tensorrt(
-    ref: Mapping[str, Any],
+    ref: Mapping[str, Json],
     precision: TrtPrecision = "fp32",
     batch: Sequence[int] = (1, 1, 1),
     weights_file: str | None = None,
     ir: FrontEnd | Literal["auto"] = "auto",
     saved: str | None = None,
-    signature: Mapping[str, Any] | None = None,
+    signature: Mapping[str, Json] | None = None,
     device: str = "cuda",
     calibration: str | None = None,
     cuda_graph: bool = False,
@@ -113,13 +114,13 @@ def open_torch_tensorrt(
 
 
 def compile_torch_tensorrt(
-    ref: Mapping[str, Any],
+    ref: Mapping[str, Json],
     out: str | Path,
     precision: TrtPrecision = "fp32",
     batch: Sequence[int] = (1, 1, 1),
     weights_file: str | None = None,
     ir: FrontEnd | Literal["auto"] = "auto",
-    signature: Mapping[str, Any] | None = None,
+    signature: Mapping[str, Json] | None = None,
     device: str = "cuda",
     calibration: str | None = None,
 ) -> Engine:
@@ -217,12 +218,12 @@ def refuse_foreign(engine: Engine, here: Mapping[str, str]) -> None:
 
 
 def _request(
-    ref: Mapping[str, Any],
+    ref: Mapping[str, Json],
     precision: TrtPrecision,
     batch: Sequence[int],
     weights_file: str | None,
     ir: FrontEnd | Literal["auto"],
-    signature: Mapping[str, Any] | None,
+    signature: Mapping[str, Json] | None,
     device: str,
     calibration: str | None,
 ) -> tuple[Any, Request]:
@@ -235,7 +236,7 @@ def _request(
     plan = plan_compile(cast("tuple[int, int]", version), precision, ir, scripted=scripted)
     if plan.calibrates and calibration is None:
         raise InputError("int8 needs samples to calibrate on; give calibration, an .npz file with an array per input")
-    known = Signature.from_json(cast("Any", signature)) if signature is not None else signature_of(model)
+    known = from_plain(Signature, signature, where="signature") if signature is not None else signature_of(model)
     moves = any(spec.shape and isinstance(spec.shape[0], str) for spec in known.inputs)
     if not moves and known.fixed_batch is not None and set(sizes) != {known.fixed_batch}:
         raise InputError(f"the model takes a batch of {known.fixed_batch} only, got {sizes}")

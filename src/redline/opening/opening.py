@@ -10,6 +10,7 @@ from typing import Any
 
 from redline.core.artifact import Argument, Engine, Layers, OnnxModel, Precision
 from redline.core.errors import ArtifactError, EngineMismatchError, InputError
+from redline.core.plain import from_plain
 from redline.core.preprocess import Detection, Preprocess, Usage
 from redline.core.session import Session
 from redline.networks.table import MODELS
@@ -208,7 +209,7 @@ def _open_torch(name: str, threads: int, weights: str | Path | None) -> Opened:
 def _open_manifest(path: Path, threads: int) -> Opened:
     try:
         manifest = json.loads(path.read_text())
-        preprocess = Preprocess.from_json(manifest["preprocess"]) if manifest["preprocess"] else None
+        preprocess = from_plain(Preprocess, told, where=str(path)) if (told := manifest["preprocess"]) else None
         class_names = tuple(manifest["class_names"]) if manifest["class_names"] else None
         engine, model, torch = manifest["engine"], manifest["model"], manifest["torch"]
         threads = threads or int(manifest["threads"])
@@ -252,16 +253,16 @@ def _rebuilt(engine: Path, model: Path, threads: int) -> Opened:
     """Compile the model beside an engine of another machine, with that engine's backend and options."""
     from redline.formats.onnx_file import read_onnx
 
-    description: dict[str, Any] = json.loads(_sidecar(engine).read_text())
+    description = Engine.described(engine)
     read: OnnxModel = read_onnx(model)
-    options = dict(description["options"])
+    options = dict(description.options)
     if threads and "threads" in options:
         options["threads"] = threads
     return Opened(
         name=str(model),
-        session=open_onnx(read, backend=description["backend"], options=options),
+        session=open_onnx(read, backend=description.backend, options=options),
         layers=read.layers,
-        precision=coarsest(read.layers, Layers.of(dict(description["layers"]))),
+        precision=coarsest(read.layers, description.layers),
         detection=read.usage.detection,
     )
 

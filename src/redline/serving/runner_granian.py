@@ -22,6 +22,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from granian._futures import _new_cbscheduler
@@ -120,12 +121,8 @@ class GranianFront:
         """Whether a connection has not been heard yet: granian would close it although its request is on its way."""
         if self._listening.waiting():
             return True
-        connections = _connections(self._listening.port)
-        try:
+        with _connections(self._listening.port) as connections:
             return any(_unheard(sock) for sock in connections)
-        finally:
-            for sock in connections:
-                sock.close()
 
     def _call(self, protocol: Any, scope: WSGIEnvironment) -> None:
         chunked = "HTTP_TRANSFER_ENCODING" in scope
@@ -249,16 +246,12 @@ class _Reaper:
                 self._end(late)
 
     def _end(self, late: int) -> None:
-        connections = _connections(self._port)
-        try:
+        with _connections(self._port) as connections:
             ages = [(sock, info.last_sent_s) for sock in connections if (info := tcp_info(sock)) is not None]
             slow = [(sock, age_s) for sock, age_s in ages if age_s > self._body_s]
             for sock, age_s in slow:
                 if len(slow) <= late or age_s > self._whole_s:
                     _shut(sock)
-        finally:
-            for sock in connections:
-                sock.close()
 
 
 def _unheard(sock: socket.socket) -> bool:
@@ -278,13 +271,19 @@ def _shut(sock: socket.socket) -> None:
         _logger.debug("a late connection: %s", error)
 
 
-def _connections(port: int) -> list[socket.socket]:
-    """The connections to a port that this process holds, by second handles that are the caller's to close."""
+@contextmanager
+def _connections(port: int) -> Iterator[list[socket.socket]]:
+    """The connections to a port that this process holds, by second handles that are closed at the end."""
     try:
         names = os.listdir("/proc/self/fd")  # noqa: PTH208 (names are all that is needed)
     except OSError:
-        return []
-    return [handle for name in names if (handle := _connection(int(name), port)) is not None]
+        names = []
+    found = [handle for name in names if (handle := _connection(int(name), port)) is not None]
+    try:
+        yield found
+    finally:
+        for handle in found:
+            handle.close()
 
 
 def _connection(descriptor: int, port: int) -> socket.socket | None:

@@ -181,6 +181,8 @@ class Workshop:
             return
         if step.name in self._made.failures:
             raise WorkerError(f"{step.title}: {self._made.failures[step.name]}")
+        if step.parent is not None and step.parent not in self._made.files:
+            raise WorkerError(f"{step.title}: what it is made of could not be made")
         out = self._shelf.folder / "artifacts" / f"{stem_of(self.model.name)}{step.suffix}"
         path = out.relative_to(self._shelf.root).as_posix()
         record = self._shelf.whole(path)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any, Self
+from typing import Self
 
 import redline.data
 from redline.core.errors import InputError, RedlineError
 from redline.core.plain import Json, to_plain
-from redline.core.shared_arrays import SharedBatches
+from redline.core.shared_arrays import Handle, SharedBatches
 from redline.core.tensor import Array
 from redline.data.images import infer_preprocess
-from redline.data.loaders import RealLoader, dummy_batches
+from redline.data.loaders import dummy_batches, open_loader
 from redline.measurement.worker import Worker
 from redline.study.config import StudyConfig
 from redline.study.files import Workshop
@@ -64,7 +63,7 @@ class Inputs:
         """Why there are no such batches; None where there are."""
         return self._reasons.get(loader)
 
-    def handle(self, loader: str) -> Mapping[str, Any]:
+    def handle(self, loader: str) -> Handle:
         """What a worker maps them by."""
         return self._shared[loader].handle
 
@@ -113,5 +112,5 @@ class Inputs:
             return [samples.batch(start, batch) for start in range(0, _IN_TURN * batch, batch)]
         if loader == "dummy":
             return dummy_batches(self._model.signature, batch, _IN_TURN, self._config.seed)
-        with RealLoader.from_json(self.loader_arguments("real") or {}) as real:
+        with open_loader(self.loader_arguments("real") or {}) as real:
             return list(islice(real.batches(), _IN_TURN))

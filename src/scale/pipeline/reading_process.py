@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from redline.core.errors import RedlineError
-from redline.core.shared_arrays import open_shared
+from redline.core.shared_arrays import Handle, open_shared
 from redline.core.tensor import Array
 from redline.detection.letterbox import PADDING, letterbox
 from redline.detection.preparing import Preparer
@@ -47,7 +46,7 @@ class FillOrder:
     """
 
     slide: SlideFile
-    batch: Mapping[str, Any]
+    batch: Handle
     preparer: Preparer
     windows: tuple[tuple[int, int, int], ...]
     blank: tuple[int, ...]
@@ -154,8 +153,8 @@ def _opened(file: SlideFile) -> tuple[Slide, TileCache]:
     return _here.slide, _here.cache
 
 
-def _mapped(handle: Mapping[str, Any]) -> dict[str, Array]:
-    key = (str(handle["path"]), int(handle["inode"]))
+def _mapped(handle: Handle) -> dict[str, Array]:
+    key = (handle.path, handle.inode)
     if key not in _here.batches:
         (_here.batches[key],) = open_shared(handle, write=True)
     return _here.batches[key]

@@ -22,6 +22,7 @@ from redline.commands.export_triton import export_triton
 from redline.commands.run import run
 from redline.commands.serve_models import make_opener
 from redline.core.artifact import OnnxModel, Step
+from redline.core.plain import from_plain
 from redline.core.preprocess import Detection, Usage
 from redline.core.tensor import Array
 from redline.detection.detector import Detector
@@ -179,7 +180,7 @@ def test_redline_runs_serves_and_exports_it_as_the_detector_that_it_was(tmp_path
     assert (served.detection, served.notes) == (best.usage.detection, ())
     export_triton(best.path, tmp_path / "r")
     told = json.loads((tmp_path / "r" / "best" / "1" / "redline.json").read_text())
-    assert Usage.from_json(told["usage"]) == best.usage
+    assert from_plain(Usage, told["usage"], where="usage") == best.usage
 
 
 def plain_model(path: Path, *, opset: int, ir: int = 9, name: str = "output0") -> OnnxModel:
