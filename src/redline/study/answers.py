@@ -28,6 +28,8 @@ def variant_of(variant: Variant, member: Member, workshop: Workshop, group: Cell
     file, engine = workshop.file_of(variant), member.launch.engine
     told = engine.provenance[-1].arguments.get("elsewhere") if engine and engine.provenance else None
     notes = [variant.note, *(str(engine.options.get("notes") or "").splitlines() if engine else ())]
+    if doubt := member.worker.attribute("precision_doubt"):
+        notes.append(f"its float32 layers may round to BF16: {doubt}")
     return VariantFound(
         model=group.model,
         size=group.size,

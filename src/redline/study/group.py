@@ -291,7 +291,7 @@ class GroupRun:
             yield from self._tell(variant, member, of[key])
 
     def _require_what_it_is_called(self, variant: Variant, member: Member) -> None:
-        if self._is_baseline(variant) and variant.requested == "fp32":
+        if (variant.control or self._is_baseline(variant)) and variant.requested == "fp32":
             evidence, doubt = (member.worker.attribute(f"precision_{name}") for name in ("evidence", "doubt"))
             require_fp32(variant.title, member.layers, evidence=evidence, doubt=doubt)
 
