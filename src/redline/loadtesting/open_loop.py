@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 
 from redline.core.plain import from_text, to_line
@@ -235,10 +236,10 @@ def main(lines: Iterable[str]) -> None:
     """Answer every job with an outcome until there are no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     end_with_parent()
-    parcels: dict[str, Parcel] = {}
+    load = cache(lambda path: Parcel.load(Path(path)))
     for line in lines:
         job = from_text(Job, line, where="the job")
-        parcel = parcels.setdefault(job.parcel, Parcel.load(Path(job.parcel)))
+        parcel = load(job.parcel)
         gc.collect()
         gc.disable()
         outcome = run_job(job, parcel)
