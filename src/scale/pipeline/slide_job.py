@@ -72,7 +72,7 @@ def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
         slide = stack.enter_context(open_slide(path, reader=bench.options.reader, cache=cache))
         stack.enter_context(held(folder))
         plan, notes = plan_slide(slide, bench.runners, bench.options)
-        cache.capacity_bytes = plan.cache_bytes
+        cache.capacity = plan.cache_bytes
         shards = Shards(folder, asked(slide, plan, bench.runners, bench.options), slide_path=path)
         shards.begin(resume=bench.options.resume, fresh=bench.options.fresh)
         if bench.options.fresh:

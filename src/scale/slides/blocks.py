@@ -173,7 +173,7 @@ class BlockSlide:
         """Release the file; reads that are under way end well, and calling it again does nothing."""
         self._source = None
         if self._cache is not None:
-            self._cache.forget(self._number)
+            self._cache.forget(lambda key: isinstance(key, tuple) and key[0] == self._number)
 
     def __enter__(self) -> Self:
         return self

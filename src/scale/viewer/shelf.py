@@ -11,8 +11,8 @@ from typing import Protocol
 
 from redline.core.errors import RedlineError, RequestError
 from redline.core.plain import JsonObject
+from scale.slides.recent import Recent
 from scale.viewer.marks import Marks
-from scale.viewer.recent import Recent
 from scale.viewer.results import Result
 from scale.viewer.tiles import TILE_PX, SlideLike, SlideTiles, blank_jpeg, max_level, tile_size
 
@@ -192,8 +192,8 @@ class Shelf:
 
     def close(self) -> None:
         """Close all that is open."""
-        self._open.clear()
-        self._pictures.clear()
+        self._open.forget()
+        self._pictures.forget()
 
     def _result(self, name: str) -> Result:
         result = self._results.get(name)
