@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -43,7 +41,7 @@ class BlockSource(Protocol):
 
 
 class BlockSlide:
-    """A slide read block by block, through a cache."""
+    """A slide read block by block, through a cache; its attributes are those of :class:`scale.slides.base.Slide`."""
 
     def __init__(self, header: Header, source: BlockSource, cache: TileCache | None) -> None:
         """Serve ``source``.
@@ -53,41 +51,12 @@ class BlockSlide:
             source: Where blocks come from; let go when this slide is closed.
             cache: Keeps blocks; None where the source has them in memory.
         """
-        self._header = header
+        self.path, self.reader, self.levels = header.path, header.reader, header.levels
+        self.mpp, self.magnification, self.properties = header.mpp, header.magnification, header.properties
         self._source: BlockSource | None = source
         self._cache = cache
         # Not id(self): that of a slide that is gone may be another's.
         self._number = next(_numbers)
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._header.path
-
-    @property
-    def reader(self) -> str:
-        """Which of the readers opened it."""
-        return self._header.reader
-
-    @property
-    def levels(self) -> tuple[Level, ...]:
-        """Its resolutions, the finest first."""
-        return self._header.levels
-
-    @property
-    def mpp(self) -> float | None:
-        """Micrometres per pixel of level 0; None where the file does not say."""
-        return self._header.mpp
-
-    @property
-    def magnification(self) -> float | None:
-        """Of the objective; None where the file does not say."""
-        return self._header.magnification
-
-    @property
-    def properties(self) -> Mapping[str, str]:
-        """What else the file says."""
-        return self._header.properties
 
     def read(self, x0: int, y0: int, width_px: int, height_px: int, *, level: int = 0) -> Array:
         """Read a rectangle; :meth:`scale.slides.base.Slide.read` says how."""

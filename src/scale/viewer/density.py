@@ -67,7 +67,7 @@ def _heaps(marks: Marks, bins: Array, classes: Array, number: int) -> Array:
     heaps = np.zeros((number, 4), np.float32)
     for each in np.flatnonzero(np.bincount(classes)):
         counts = np.bincount(bins[classes == each], minlength=number)
-        heaps += counts[:, None] * np.array([*_rgb(marks.colors[each]), 1], np.float32)
+        heaps += counts[:, None] * np.array([*bytes.fromhex(marks.colors[each].removeprefix("#")), 1], np.float32)
     return heaps
 
 
@@ -78,13 +78,3 @@ def _softened(heaps: Array, axis: int) -> Array:
     ahead[1:] += behind[:-1] / 4
     ahead[:-1] += behind[1:] / 4
     return soft
-
-
-def _rgb(color: str) -> tuple[int, int, int]:
-    """The three numbers in ``#rrggbb``.
-
-    >>> _rgb("#ff8000")
-    (255, 128, 0)
-    """
-    value = int(color[1:], 16)
-    return value >> 16, value >> 8 & 255, value & 255

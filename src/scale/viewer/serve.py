@@ -16,8 +16,9 @@ from scale.viewer.hosts import is_loopback, names_of
 from scale.viewer.results import Result, find_results, find_slide
 
 if TYPE_CHECKING:
+    from scale.slides.base import Slide
     from scale.viewer.marks import Marks
-    from scale.viewer.shelf import OpenSlide, Shelf
+    from scale.viewer.shelf import Shelf
 
 __all__ = ["ViewOptions", "Viewing", "make_shelf", "view"]
 
@@ -146,7 +147,7 @@ def make_shelf(results: tuple[Result, ...], slides: tuple[Path, ...] = (), *, pr
 
     alone = len(results) == 1
 
-    def open_slide_of(result: Result) -> OpenSlide:
+    def open_slide_of(result: Result) -> Slide:
         from scale.slides.opening import open_slide
 
         return open_slide(find_slide(result, slides, alone=alone))

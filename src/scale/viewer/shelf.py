@@ -4,40 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
 
 from redline.core.errors import RedlineError, RequestError
 from redline.core.plain import JsonObject
+from scale.slides.base import Slide
 from scale.slides.recent import Recent
 from scale.viewer.marks import Marks
 from scale.viewer.results import Result
-from scale.viewer.tiles import TILE_PX, SlideLike, SlideTiles, blank_jpeg, max_level, tile_size
+from scale.viewer.tiles import TILE_PX, SlideTiles, blank_jpeg, max_level, tile_size
 
-__all__ = ["OpenSlide", "Opened", "Shelf", "Sources"]
+__all__ = ["Opened", "Shelf", "Sources"]
 
 _MOST_OPEN = 4
 _TILE_CACHE_BYTES = 128 << 20
 _THUMBNAIL_PX = 256
-
-
-class OpenSlide(SlideLike, Protocol):
-    """A slide's file that is open."""
-
-    @property
-    def mpp(self) -> float | None:
-        """Micrometers in a pixel, where the file says it."""
-        ...
-
-    def fingerprint(self) -> Mapping[str, str]:
-        """What changes when the file does."""
-        ...
-
-    def close(self) -> None:
-        """Free it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +35,7 @@ class Sources:
     """
 
     marks: Callable[[Result], Marks]
-    slide: Callable[[Result], OpenSlide]
+    slide: Callable[[Result], Slide]
     count: Callable[[Result], int | None]
     stamp: Callable[[Result], str]
 
@@ -65,7 +48,7 @@ class Opened:
         problem: Why the slide itself cannot be shown; None where it can.
     """
 
-    def __init__(self, result: Result, marks: Marks, slide: OpenSlide | None, problem: str | None, stamp: str) -> None:
+    def __init__(self, result: Result, marks: Marks, slide: Slide | None, problem: str | None, stamp: str) -> None:
         self.result = result
         self.marks = marks
         self.problem = problem
@@ -78,20 +61,15 @@ class Opened:
         self._users = 0
         self._dropped = False
 
-    @property
-    def size_px(self) -> tuple[int, int]:
-        """Width and height of the slide."""
-        return self.result.width_px, self.result.height_px
-
     def tile(self, level: int, column: int, row: int) -> bytes:
         """A tile as JPEG, white where the slide is not here."""
         if self._tiles is None:
-            return blank_jpeg(*tile_size(*self.size_px, level, column, row))
+            return blank_jpeg(*tile_size(self.result.width_px, self.result.height_px, level, column, row))
         return self._tiles.tile(level, column, row)
 
     def to_json(self) -> JsonObject:
         """What the page needs to know of it."""
-        width_px, height_px = self.size_px
+        width_px, height_px = self.result.width_px, self.result.height_px
         mpp = self.result.mpp or (self._slide.mpp if self._slide is not None else None)
         return {
             "name": self.result.name,
@@ -116,22 +94,18 @@ class Opened:
 
     def release(self) -> None:
         """End a use; the last one closes what was dropped."""
-        with self._lock:
-            self._users -= 1
-            ended = self._dropped and not self._users
-        if ended:
-            self._close()
+        self._change(users=-1)
 
     def drop(self) -> None:
         """Close it as soon as nobody uses it."""
-        with self._lock:
-            self._dropped = True
-            ended = not self._users
-        if ended:
-            self._close()
+        self._change(dropped=True)
 
-    def _close(self) -> None:
-        if self._slide is not None:
+    def _change(self, *, users: int = 0, dropped: bool = False) -> None:
+        with self._lock:
+            self._users += users
+            self._dropped |= dropped
+            ended = self._dropped and not self._users
+        if ended and self._slide is not None:
             self._slide.close()
 
 
@@ -211,11 +185,9 @@ class Shelf:
             slide.close()
 
     def _opened(self, result: Result, stamp: str) -> Opened:
-        marks = self._sources.marks(result)
-        slide, problem = self._slide_of(result)
-        return Opened(result, marks, slide, problem, stamp)
+        return Opened(result, self._sources.marks(result), *self._slide_of(result), stamp)
 
-    def _slide_of(self, result: Result) -> tuple[OpenSlide | None, str | None]:
+    def _slide_of(self, result: Result) -> tuple[Slide | None, str | None]:
         try:
             slide = self._sources.slide(result)
         except (RedlineError, OSError) as error:

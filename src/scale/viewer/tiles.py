@@ -6,15 +6,16 @@ import io
 import math
 import threading
 from collections.abc import Callable
-from typing import Protocol
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
 from redline.core.errors import RequestError
 from redline.core.tensor import Array
+from scale.slides.base import WHITE, Slide
 
-__all__ = ["TILE_PX", "LevelLike", "SlideLike", "SlideTiles", "blank_jpeg", "tile_size"]
+__all__ = ["TILE_PX", "SlideTiles", "blank_jpeg", "tile_size"]
 
 TILE_PX = 512
 _QUALITY = 85
@@ -24,39 +25,6 @@ _SLACK = 1.01
 _MOST_FINER = 4.0
 _OVERVIEW_PX = 4096
 _BLOCK_PX = 2048
-_WHITE = 255
-
-
-class LevelLike(Protocol):
-    """One level of a slide's file."""
-
-    @property
-    def width_px(self) -> int:
-        """Its width."""
-        ...
-
-    @property
-    def height_px(self) -> int:
-        """Its height."""
-        ...
-
-    @property
-    def downsample(self) -> float:
-        """Level-0 pixels in a row for one of its own."""
-        ...
-
-
-class SlideLike(Protocol):
-    """As much of a slide as its tiles need."""
-
-    @property
-    def levels(self) -> tuple[LevelLike, ...]:
-        """Finest first."""
-        ...
-
-    def read(self, x0: int, y0: int, width_px: int, height_px: int, *, level: int = 0) -> Array:
-        """A part: its corner in level-0 pixels, its size in pixels of ``level``; white where there is no slide."""
-        ...
 
 
 Reader = Callable[[int, int, int, int], Array]
@@ -82,13 +50,13 @@ def tile_size(width_px: int, height_px: int, level: int, column: int, row: int) 
 
 def blank_jpeg(width_px: int, height_px: int) -> bytes:
     """A white tile, for a slide whose file is not here."""
-    return _jpeg(np.full((height_px, width_px, 3), _WHITE, np.uint8))
+    return _jpeg(np.full((height_px, width_px, 3), WHITE, np.uint8))
 
 
 class SlideTiles:
     """Tiles of an open slide, as JPEG; any thread may ask."""
 
-    def __init__(self, slide: SlideLike) -> None:
+    def __init__(self, slide: Slide) -> None:
         self._slide = slide
         self._first = slide.levels[0]
         self._lock = threading.Lock()
@@ -140,11 +108,7 @@ class SlideTiles:
             picture, overview_down = self._made_overview()
             if level.downsample < overview_down <= down * _SLACK:
                 return _reader_of(picture), overview_down
-
-        def read(x: int, y: int, width: int, height: int) -> Array:
-            return self._read(number, x, y, width, height)
-
-        return read, level.downsample
+        return partial(self._read, number), level.downsample
 
     def _read(self, number: int, x: int, y: int, width: int, height: int) -> Array:
         # Rounded up: a reader that rounds down, back to pixels of the level, must not end one too early.
@@ -159,11 +123,7 @@ class SlideTiles:
                 level = self._slide.levels[number]
                 longest = max(level.width_px, level.height_px)
                 factor = 2 ** max(0, math.ceil(math.log2(longest / _OVERVIEW_PX)))
-
-                def read(x: int, y: int, width: int, height: int) -> Array:
-                    return self._read(number, x, y, width, height)
-
-                whole = _reduced(read, (0, 0, level.width_px, level.height_px), factor)
+                whole = _reduced(partial(self._read, number), (0, 0, level.width_px, level.height_px), factor)
                 self._overview = whole, level.downsample * factor
             return self._overview
 
@@ -192,7 +152,7 @@ def _reader_of(picture: Array) -> Reader:
         inside = picture[y : y + height, x : x + width]
         if inside.shape[:2] == (height, width):
             return inside
-        part = np.full((height, width, 3), _WHITE, np.uint8)
+        part = np.full((height, width, 3), WHITE, np.uint8)
         part[: inside.shape[0], : inside.shape[1]] = inside
         return part
 
