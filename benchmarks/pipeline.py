@@ -286,7 +286,7 @@ def whole(args: argparse.Namespace) -> dict[str, Any]:
         "windows": report.windows,
         "seconds": report.timing.wall_s,
         "detections": report.detections,
-        "timing": report.timing.to_json(),
+        "timing": to_plain(report.timing),
         "peak_rss_bytes": rss_bytes(),
     }
 

@@ -116,7 +116,7 @@ class Caller:
         while item is not None:
             under_way.append(item)
             yield item[0].sealed.inputs
-            item = self._lane.get_ready()
+            item = self._lane.get(wait=False)
 
     def _next(self, answers: Generator[Any, None, None]) -> Any:
         self._waited()

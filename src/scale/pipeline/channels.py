@@ -33,20 +33,11 @@ class Channel(Generic[Item]):
             self._changed.notify_all()
             return True
 
-    def get(self) -> Item | None:
-        """Wait for the next; None where there will be no more."""
+    def get(self, *, wait: bool = True) -> Item | None:
+        """The next; None where there will be no more, or, unless it is waited for, where there is none now."""
         with self._changed:
-            while not self._items and not self._closed and not self._stopped:
+            while wait and not self._items and not self._closed and not self._stopped:
                 self._changed.wait()
-            if self._stopped or not self._items:
-                return None
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
-
-    def get_ready(self) -> Item | None:
-        """The next without waiting; None where there is none now."""
-        with self._changed:
             if self._stopped or not self._items:
                 return None
             item = self._items.popleft()
@@ -71,28 +62,18 @@ class Permits:
     """A number of permits that threads take and give back."""
 
     def __init__(self, count: int) -> None:
-        self._left = count
-        self._changed = threading.Condition()
-        self._stopped = False
+        self._free: Channel[bool] = Channel()
+        for _ in range(count):
+            self.release()
 
     def acquire(self) -> bool:
         """Wait for one and take it; False where everything was stopped."""
-        with self._changed:
-            while self._left < 1 and not self._stopped:
-                self._changed.wait()
-            if self._stopped:
-                return False
-            self._left -= 1
-            return True
+        return self._free.get() is not None
 
     def release(self) -> None:
         """Give one back."""
-        with self._changed:
-            self._left += 1
-            self._changed.notify()
+        self._free.put(True)
 
     def stop(self) -> None:
         """Nobody waits any longer."""
-        with self._changed:
-            self._stopped = True
-            self._changed.notify_all()
+        self._free.stop()

@@ -7,15 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from redline.core.errors import DeviceError, InputError, RedlineError
+from redline.core.plain import to_plain
 from scale.pipeline.batches import StripResult
 from scale.pipeline.cluster_chunks import Chunk, chunks_of
 from scale.pipeline.cluster_likeness import (
     other_file,
-    plain,
     processor,
     software,
     told_differences,
@@ -130,7 +130,7 @@ class Fleet:
         if not strips:
             return
         path = slide.path.absolute()
-        work = self._ray.put(SlideWork(path=path, identity=plain(slide_identity(slide)), plan=plan))
+        work = self._ray.put(SlideWork(path=path, identity=slide_identity(slide), plan=plan))
         slowest_s = max((pace.window_s for pace in self._ready.paces), default=0.0) if self._ready else 0.0
         chunks = chunks_of(plan, strips, workers=self.size, window_s=slowest_s)
         queue = SlideQueue(work, plan, chunks)
@@ -236,11 +236,11 @@ class Fleet:
                 return DeviceError(f"{place.name}: {other}")
         if self._ready is None:
             return None
-        known, found = ({m.info.name: plain(asdict(m)) for m in one.models} for one in (self._ready, ready))
+        known, found = ({m.info.name: to_plain(m) for m in one.models} for one in (self._ready, ready))
         texts = differences(known, found)
-        return (
-            DeviceError(f"{place.name}: {told_differences(texts)}; results would depend on chance") if texts else None
-        )
+        if not texts:
+            return None
+        return DeviceError(f"{place.name}: {told_differences(texts)}; results would depend on chance")
 
     def _tell(self, place: ClusterPlace, ready: Ready) -> None:
         notes = list(ready.notes)

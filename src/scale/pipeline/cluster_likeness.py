@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import redline
 from redline.core.files import sha256_of
@@ -88,10 +87,3 @@ def _code() -> str:
             digest.update(f"{room} {file.relative_to(root)}".encode())
             digest.update(file.read_bytes())
     return digest.hexdigest()[:_DIGITS]
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON has it: tuples are lists, keys are texts."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(one) for key, one in value.items()}
-    return [plain(one) for one in value] if isinstance(value, (list, tuple)) else value

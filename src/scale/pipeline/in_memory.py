@@ -18,7 +18,7 @@ from scale.merging.settings import Method
 from scale.models.spec import Postprocessing
 from scale.pipeline.batches import Failure, StripResult
 from scale.pipeline.finish import ClassTable, MergeOptions, finished, full_windows, merge_settings
-from scale.pipeline.plan import Plan, PlanOptions, SlideShape, make_plan
+from scale.pipeline.plan import Plan, PlanOptions, plan_of
 from scale.pipeline.reader_pool import reader_pool
 from scale.pipeline.run import run_strips
 from scale.pipeline.run_options import RunOptions
@@ -65,23 +65,20 @@ def search(slide: Slide, regions: Sequence[Region], runners: Sequence[Runner], h
     seen = dict.fromkeys((runner.info.name for runner in runners), 0)
     failures: list[Failure] = []
     done: list[tuple[Plan, dict[int, StripResult]]] = []
-    run = RunOptions(readers=how.readers)
+    run, shapes = RunOptions(readers=how.readers), [runner.shape for runner in runners]
     with reader_pool(run, runners) as pool:
         for some in [list(regions)] if how.together else [[region] for region in regions]:
-            plan = _plan(slide, some, runners, how)
-            results: dict[int, StripResult] = {}
+            plan = plan_of(slide, some, shapes, PlanOptions(overlap=how.overlap), tissue=how.tissue)
             running = run_strips(slide, plan, plan.strips, runners, options=run, clock=clock, pool=pool)
             with closing(running) as found:
-                for result in found:
-                    results[result.strip] = result
+                results = {result.strip: result for result in found}
             done.append((plan, results))
             failures += [failure for index in sorted(results) for failure in results[index].failures]
             for name, count in plan.inferences_of().items():
                 seen[name] += count
     infos = [runner.info for runner in runners]
-    predictions = _predictions(done, infos, how, clock)
     return Searched(
-        predictions=predictions,
+        predictions=_predictions(done, infos, how, clock),
         failures=tuple(failures),
         full_windows=dict(_full(done, infos)),
         timing=clock.report(seen),
@@ -94,16 +91,6 @@ def _full(done: Sequence[tuple[Plan, dict[int, StripResult]]], infos: Sequence[M
         for result in results.values():
             full.update(full_windows(plan, infos, result))
     return full
-
-
-def _plan(slide: Slide, regions: Sequence[Region], runners: Sequence[Runner], how: Search) -> Plan:
-    mask = None
-    if how.tissue:
-        from scale.regions.tissue import tissue_mask
-
-        mask = tissue_mask(slide)
-    shape = SlideShape(levels=slide.levels, mpp=slide.mpp)
-    return make_plan(shape, regions, [runner.shape for runner in runners], PlanOptions(overlap=how.overlap), mask=mask)
 
 
 def _predictions(

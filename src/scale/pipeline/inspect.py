@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scale.pipeline.plan import ModelShape, Plan, PlanOptions, SlideShape, make_plan
+from scale.pipeline.plan import ModelShape, PlanOptions, plan_of
 from scale.regions.grid import Region
 from scale.slides.base import Level
 
@@ -56,38 +56,31 @@ def inspect_slide(path: Path, lookers: Sequence[Looker], overlaps: Sequence[floa
         InputError: it is not there, or an overlap leaves no step.
         DataError: it is broken.
     """
+    from scale.regions.picture import whole_slide
     from scale.regions.sections import sections_of
     from scale.regions.tissue import tissue_mask
     from scale.slides.opening import open_slide
 
+    shapes = [
+        ModelShape(name=one.name, window_px=one.window_px, batch=1, input_hw=(one.window_px,) * 2, form="")
+        for one in lookers
+    ]
     with open_slide(path) as slide:
-        shape = SlideShape(levels=slide.levels, mpp=slide.mpp)
-        level = slide.levels[0]
-        region = Region(name="slide", x0=0, y0=0, width_px=level.width_px, height_px=level.height_px)
-        mask = tissue_mask(slide)
         costs = []
         for overlap in overlaps:
-            masked = make_plan(shape, [region], _shapes(lookers), PlanOptions(overlap=overlap), mask=mask)
-            whole = make_plan(shape, [region], _shapes(lookers), PlanOptions(overlap=overlap))
-            costs.append(_cost(overlap, masked, whole))
+            masked, whole = (
+                plan_of(slide, [whole_slide(slide)], shapes, PlanOptions(overlap=overlap), tissue=tissue)
+                for tissue in (True, False)
+            )
+            seen = {"windows": masked.windows, "inferences": masked.inferences, "all_inferences": whole.inferences}
+            costs.append(Cost(overlap=overlap, **seen))
         return SlideFacts(
             path=path,
             reader=slide.reader,
             levels=slide.levels,
             mpp=slide.mpp,
             magnification=slide.magnification,
-            tissue_share=mask.share,
+            tissue_share=tissue_mask(slide).share,
             sections=tuple(sections_of(slide)),
             costs=tuple(costs),
         )
-
-
-def _shapes(lookers: Sequence[Looker]) -> list[ModelShape]:
-    return [
-        ModelShape(name=one.name, window_px=one.window_px, batch=1, input_hw=(one.window_px,) * 2, form="")
-        for one in lookers
-    ]
-
-
-def _cost(overlap: float, masked: Plan, whole: Plan) -> Cost:
-    return Cost(overlap=overlap, windows=masked.windows, inferences=masked.inferences, all_inferences=whole.inferences)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Literal
 
 from redline.core.errors import InputError
@@ -16,6 +16,15 @@ from scale.pipeline.run_options import RunOptions
 from scale.slides.opening import Reader
 
 DEFAULT_FORMATS = ("geojson", "parquet")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """How strips became files: the method of merging, the formats, and the settings of each class in words."""
+
+    method: str
+    formats: tuple[str, ...]
+    classes: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +67,12 @@ class DetectOptions:
 
     def asked(self) -> JsonObject:
         """What the content of a strip depends on; merging and writing do not count."""
-        return {
-            "overlap": self.plan.overlap,
-            "mpp": self.plan.mpp,
-            "pyramid": self.plan.pyramid,
-            "strip_windows": self.plan.strip_windows,
-            "section": self.section,
-            "tissue": self.tissue,
-            "reader": self.reader,
-        }
+        return {**asdict(self.plan), "section": self.section, "tissue": self.tissue, "reader": self.reader}
 
-    def written(self) -> JsonObject:
+    def written(self) -> Written:
         """What the files depend on besides."""
-        return {
-            "method": self.method,
-            "formats": list(self.formats),
-            "classes": {name: repr(settings) for name, settings in sorted(self.classes.items())},
-        }
+        classes = {name: repr(settings) for name, settings in sorted(self.classes.items())}
+        return Written(method=self.method, formats=self.formats, classes=classes)
 
     def merge(self) -> MergeOptions:
         """How boxes are merged."""

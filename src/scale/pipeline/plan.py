@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from redline.core.errors import InputError
 from redline.core.plain import JsonObject
 from redline.core.tensor import Array
 from scale.regions.grid import Grid, Region, inner_edges, overlap_px
+from scale.slides.base import Level, Slide
+
+if TYPE_CHECKING:
+    from scale.regions.tissue import TissueMask
 
 #: At least so many batches go into a strip where there are enough windows: the padding of its last one is small.
 STRIP_BATCHES = 8
@@ -31,23 +35,6 @@ _TILE_PX = 512
 _CHANNELS = 3
 # 3 GiB a window: more is a wrong unit, not a wish.
 _MOST_READ_PX = 1 << 15
-
-
-class Level(Protocol):
-    """One resolution of a slide."""
-
-    @property
-    def downsample(self) -> float:
-        """Pixels of level 0 for one of its own, along a side."""
-        ...
-
-
-class Mask(Protocol):
-    """Where there is something to see."""
-
-    def touching(self, grid: Grid, /) -> Array:
-        """For each window of a grid, in its order, whether there is any of it in the window."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -242,7 +229,7 @@ def make_plan(
     models: Sequence[ModelShape],
     options: PlanOptions,
     *,
-    mask: Mask | None = None,
+    mask: TissueMask | None = None,
 ) -> Plan:
     """Cut the regions of a slide into windows, and these into strips.
 
@@ -280,6 +267,18 @@ def make_plan(
         cache_bytes=_cache_bytes(regions, band_px, widest),
         notes=notes,
     )
+
+
+def plan_of(
+    slide: Slide, regions: Sequence[Region], models: Sequence[ModelShape], options: PlanOptions, *, tissue: bool
+) -> Plan:
+    """The same for an open slide; with ``tissue`` windows that show none are left out."""
+    mask = None
+    if tissue:
+        from scale.regions.tissue import tissue_mask
+
+        mask = tissue_mask(slide)
+    return make_plan(SlideShape(levels=slide.levels, mpp=slide.mpp), regions, models, options, mask=mask)
 
 
 def reading_order(plan: Plan, strips: Sequence[Strip]) -> tuple[Array, Array]:
@@ -366,7 +365,7 @@ def _level(slide: SlideShape, most: float) -> int:
     return max(fine, key=lambda index: slide.levels[index].downsample, default=0)
 
 
-def _layout(position: int, region: Region, number: int, group: Group, mask: Mask | None) -> Layout:
+def _layout(position: int, region: Region, number: int, group: Group, mask: TissueMask | None) -> Layout:
     grid = Grid(region=region, window_px=group.window_px, overlap_px=group.overlap_px)
     kept = np.ones(len(grid), np.bool_) if mask is None else mask.touching(grid)
     shape = (grid.rows, grid.columns)

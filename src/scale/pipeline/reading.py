@@ -51,21 +51,8 @@ class Work:
     pool: ReaderPool | None
 
 
-class Reading(Protocol):
-    """Fills batches; :attr:`threads` threads run it, each with its own number from 0."""
-
-    @property
-    def threads(self) -> int:
-        """How many threads run it."""
-        ...
-
-    def __call__(self, number: int, /) -> None:
-        """Fill batches until none is left."""
-        ...
-
-
-def reading_of(work: Work, permits: Permits, submit: Callable[[Batch], None]) -> Reading:
-    """How the windows are read.
+def reading_of(work: Work, permits: Permits, submit: Callable[[Batch], None]) -> _WindowReading | _BatchReading:
+    """What fills batches: its ``threads`` threads call it, each with its own number from 0, until none is left.
 
     Args:
         work: What is to be read.

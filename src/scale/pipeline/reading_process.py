@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from redline.core.tensor import Array
 from redline.detection.letterbox import PADDING, letterbox
 from redline.detection.preparing import Preparer
 from scale.pipeline.retrying import FailedError, reason_of, retried
+from scale.pipeline.timing import StageClock
 from scale.slides.base import Slide
 from scale.slides.cache import TileCache
 from scale.slides.opening import Reader, open_slide
@@ -87,47 +87,31 @@ def fill(order: FillOrder) -> Filled:
             order.preparer.place(gray, batch, row)
         return Filled(failures=tuple((row, "read", reason_of(error)) for row, _, _ in order.windows))
     before = cache.stats()
-    clock = _Clock()
+    clock = StageClock()
     failures: list[tuple[int, str, str]] = []
     for row, x0, y0 in order.windows:
         try:
             size = order.read_px
-            with clock.read:
+            with clock.stage("read"):
                 read = partial(slide.read, x0, y0, size, size, level=order.level)
                 image = retried("read", order.retries, read)
-            with clock.prepare:
+            with clock.stage("pre"):
                 retried("pre", order.retries, partial(_place, image, order.preparer, batch, row))
         except FailedError as failed:
             failures.append((row, failed.stage, reason_of(failed.error)))
             order.preparer.place(gray, batch, row)
-    after = cache.stats()
+    after, spent_s = cache.stats(), clock.report({}).stages_s
     return Filled(
         failures=tuple(failures),
-        read_s=clock.read.seconds,
+        read_s=spent_s["read"],
         decode_s=after.decode_s - before.decode_s,
-        prepare_s=clock.prepare.seconds,
+        prepare_s=spent_s["pre"],
         tiles=after.misses - before.misses,
     )
 
 
 def _place(image: Array, preparer: Preparer, batch: Mapping[str, Array], row: int) -> None:
     preparer.place(letterbox(image, preparer.input_hw), batch, row)
-
-
-class _Stopwatch:
-    def __init__(self) -> None:
-        self.seconds = self._since = 0.0
-
-    def __enter__(self) -> None:
-        self._since = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds += perf_counter() - self._since
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.read, self.prepare = _Stopwatch(), _Stopwatch()
 
 
 class _Remembered:

@@ -10,7 +10,6 @@ from typing import Literal
 from redline.core.errors import RedlineError
 from redline.core.plain import JsonObject, to_plain
 from scale.pipeline.batches import Failure
-from scale.pipeline.plan import Plan
 from scale.pipeline.timing import Timing
 
 #: ``incomplete``: some windows are missing. ``kept``: it was done before, and nothing was to be done.
@@ -37,19 +36,6 @@ class Planned:
     estimate_s: float
     regions: int
     notes: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, slide: Path, plan: Plan, left: int, estimate_s: float, notes: tuple[str, ...]) -> Planned:
-        """Of a plan of which so many inferences are left."""
-        return cls(
-            slide=slide,
-            windows=plan.windows,
-            inferences=plan.inferences,
-            done=plan.inferences - left,
-            estimate_s=estimate_s,
-            regions=len(plan.regions),
-            notes=(*plan.notes, *notes),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

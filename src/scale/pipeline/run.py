@@ -9,11 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from redline.detection.results import BatchDetections
 from scale.merging.found import Found
 from scale.pipeline.batches import Batch, Failure, StripResult
 from scale.pipeline.calling import Answered, Caller, Item
@@ -112,7 +110,7 @@ class _Flow:
         readers = range(self._reading.threads)
         jobs += [(f"read {n}", partial(self._reading, n), self._end_reading) for n in readers]
         for n, calls in enumerate(self._calling):
-            jobs += [(f"model {n}", partial(self._infer, n), self._end_models)] * calls
+            jobs += [(f"model {n}", partial(self._infer, n), self._answered.close)] * calls
         jobs += [("decode", self._decode, self.results.close)] * options.decoder_threads
         for name, _, _ in jobs:
             kind = name.partition(" ")[0]
@@ -153,9 +151,6 @@ class _Flow:
         for lane in self._lanes:
             lane.close()
 
-    def _end_models(self) -> None:
-        self._answered.close()
-
     def _submit(self, batch: Batch) -> None:
         """Hand a batch whose windows are all there to its models."""
         for member, model in enumerate(batch.state.group.models):
@@ -187,7 +182,8 @@ class _Flow:
             return Found.empty()
         slots = np.array([slot for slot in range(batch.count) if slot not in batch.absent], np.int64)
         try:
-            decoded: BatchDetections = self._retried("post", partial(runner.decode, answer.outputs, answer.places))
+            decode = partial(runner.decode, answer.outputs, answer.places)
+            decoded = retried("post", self._work.options.retries, decode)
         except FailedError as failed:
             for slot in slots.tolist():
                 state.fail(batch.start + slot, "post", reason_of(failed.error), member=answer.member)
@@ -195,6 +191,3 @@ class _Flow:
         there = decoded if decoded.count == len(slots) else decoded.take(np.isin(decoded.images, slots))
         at = batch.start + np.arange(batch.count)
         return localize(there, state.strip.rows[at], state.strip.columns[at], state.layout, state.group)
-
-    def _retried(self, stage: str, call: Callable[[], Any]) -> Any:
-        return retried(stage, self._work.options.retries, call)

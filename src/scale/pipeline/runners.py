@@ -57,12 +57,7 @@ class Sealed:
 
 
 class Described(Protocol):
-    """A model as plans and reports know it, wherever it is open.
-
-    Attributes:
-        info: Its name and classes.
-        shape: What the plan has to know of it; models of one form take each other's batches.
-    """
+    """A model as plans and reports know it, wherever it is open."""
 
     @property
     def info(self) -> ModelInfo:

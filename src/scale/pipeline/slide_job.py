@@ -7,29 +7,30 @@ from collections import Counter
 from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 import redline
-from redline.core.errors import DataError, InputError
+from redline.core.errors import ArtifactError, DataError, InputError
 from redline.core.files import write_whole
-from redline.core.plain import JsonObject
+from redline.core.plain import JsonObject, from_text, to_plain
 from scale.outputs import FORMATS, SlideInfo, open_writer
 from scale.pipeline.arrivals import Arrivals
 from scale.pipeline.batches import Failure, StripResult
 from scale.pipeline.finish import ClassTable, finished, full_windows
 from scale.pipeline.models import Pace, estimate_s
-from scale.pipeline.options import DetectOptions
-from scale.pipeline.plan import Plan, SlideShape, Strip, make_plan
-from scale.pipeline.reports import Listener, Planned, SlideReport
+from scale.pipeline.options import DetectOptions, Written
+from scale.pipeline.plan import Plan, Strip, plan_of
+from scale.pipeline.reports import Listener, Planned, SlideReport, Status
 from scale.pipeline.run import OnWindows
 from scale.pipeline.runners import Described
 from scale.pipeline.shards import Shards, held
 from scale.pipeline.timing import StageClock
 from scale.regions.grid import Region
+from scale.regions.picture import whole_slide
 from scale.slides.base import Slide
 from scale.slides.cache import TileCache
 from scale.slides.opening import open_slide
@@ -77,9 +78,10 @@ def detect_slide(path: Path, folder: Path, bench: Bench) -> SlideReport:
         shards.begin(resume=bench.options.resume, fresh=bench.options.fresh)
         if bench.options.fresh:
             _remove_files(folder)
-        notes = (*notes, *_left_over(shards, bench.options))
+        earlier = _earlier(folder)
+        notes = (*notes, *_left_over(earlier, shards, bench.options))
         job = _Job(slide=slide, plan=plan, shards=shards, bench=bench, clock=clock, notes=notes)
-        kept = _kept(job)
+        kept = _kept(earlier, job)
         if kept is not None:
             return kept
         before = cache.stats()
@@ -97,14 +99,8 @@ def _remove_files(folder: Path) -> None:
 
 def plan_slide(slide: Slide, runners: Sequence[Described], options: DetectOptions) -> tuple[Plan, tuple[str, ...]]:
     """The plan of an open slide, with what its user should know."""
-    regions = _regions(slide, options)
-    mask = None
-    if options.tissue:
-        from scale.regions.tissue import tissue_mask
-
-        mask = tissue_mask(slide)
-    shape = SlideShape(levels=slide.levels, mpp=slide.mpp)
-    plan = make_plan(shape, regions, [runner.shape for runner in runners], options.plan, mask=mask)
+    shapes = [runner.shape for runner in runners]
+    plan = plan_of(slide, _regions(slide, options), shapes, options.plan, tissue=options.tissue)
     notes = [] if plan.windows else ["there is no tissue on it; --no-tissue searches all of it"]
     if slide.mpp is None and options.plan.mpp is None:
         notes.append("the slide does not say its micrometres per pixel: sizes are known in pixels only")
@@ -159,8 +155,17 @@ class _Job:
         there = self.shards.finished(len(plan.strips)) if bench.options.resume else set()
         left = [strip for strip in plan.strips if strip.index not in there]
         seen = plan.inferences_of(left)
-        todo = sum(seen.values())
-        bench.listener.planned(Planned.of(self.slide.path, plan, todo, estimate_s(plan, left, bench.paces), self.notes))
+        bench.listener.planned(
+            Planned(
+                slide=self.slide.path,
+                windows=plan.windows,
+                inferences=plan.inferences,
+                done=plan.inferences - sum(seen.values()),
+                estimate_s=estimate_s(plan, left, bench.paces),
+                regions=len(plan.regions),
+                notes=(*plan.notes, *self.notes),
+            )
+        )
         arrivals = Arrivals(there)
         results = bench.search(self.slide, plan, left, clock=self.clock, on_windows=bench.listener.windows)
         with ThreadPoolExecutor(1, thread_name_prefix="scale merge") as beside:
@@ -188,28 +193,34 @@ class _Job:
         """Say what was done, here and in the folder."""
         timing = self.clock.report(outcome.seen)
         folder = self.shards.folder
-        told = {**timing.to_json(), "inferences_of_earlier_runs": self.plan.inferences - timing.windows}
+        told = {**asdict(timing), "inferences_of_earlier_runs": self.plan.inferences - timing.windows}
         write_whole(folder / TIMING, json.dumps(told, indent=1) + "\n")
         counts, full, failures = outcome.counts, outcome.full, outcome.failures
-        report = SlideReport(
+        if failures:
+            (folder / RESULT).unlink(missing_ok=True)
+        else:
+            result = _Result(key=self.shards.key, written=self.bench.options.written(), counts=counts, full=full)
+            write_whole(folder / RESULT, json.dumps(to_plain(result), indent=1) + "\n")
+        return replace(
+            self.told("incomplete" if failures else "done", counts, full),
+            failures=failures,
+            timing=timing,
+            notes=(*self.plan.notes, *self.notes),
+        )
+
+    def told(self, status: Status, counts: Mapping[str, int], full: Mapping[str, int]) -> SlideReport:
+        """What is said of the slide whatever became of it."""
+        return SlideReport(
             slide=self.slide.path,
-            status="incomplete" if failures else "done",
-            folder=folder,
+            status=status,
+            folder=self.shards.folder,
             windows=self.plan.windows,
             inferences=self.plan.inferences,
             counts=counts,
             files={name: FORMATS[name].file_name for name in self.bench.options.formats},
-            failures=failures,
             full_windows=full,
-            timing=timing,
-            notes=(*self.plan.notes, *self.notes),
+            notes=self.notes,
         )
-        result = {"key": self.shards.key, "written": self.bench.options.written(), "counts": counts, "full": full}
-        if failures:
-            (folder / RESULT).unlink(missing_ok=True)
-        else:
-            write_whole(folder / RESULT, json.dumps(result, indent=1) + "\n")
-        return report
 
     def _write_files(self, arrivals: Arrivals) -> tuple[dict[str, int], dict[str, int]]:
         """Merge and write every file; gives detections by class, and windows that are full by model."""
@@ -246,53 +257,50 @@ class _Job:
         return dict(counts), dict(full)
 
 
-def _left_over(shards: Shards, options: DetectOptions) -> tuple[str, ...]:
-    """Say which files of an earlier run are not made again, and have other content than those that are."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """What is kept of a slide that is done: of which run, what was written, detections by class, full windows."""
+
+    key: str
+    written: Written
+    counts: Mapping[str, int]
+    full: Mapping[str, int]
+
+
+def _earlier(folder: Path) -> _Result | None:
+    """What an earlier run left."""
     try:
-        there = json.loads((shards.folder / RESULT).read_text())
-        before = {**there["written"], "key": there["key"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return from_text(_Result, (folder / RESULT).read_bytes(), where=RESULT)
+    except (OSError, ArtifactError):
+        return None
+
+
+def _left_over(earlier: _Result | None, shards: Shards, options: DetectOptions) -> tuple[str, ...]:
+    """Say which files of an earlier run are not made again, and have other content than those that are."""
+    if earlier is None:
         return ()
-    if before == {**options.written(), "key": shards.key, "formats": before.get("formats")}:
-        return ()
+    same = replace(options.written(), formats=earlier.written.formats) == earlier.written
     others = [one.file_name for name, one in FORMATS.items() if name not in options.formats]
     left = [name for name in others if (shards.folder / name).is_file()]
-    if not left:
+    if not left or (same and earlier.key == shards.key):
         return ()
     return (f"{', '.join(left)}: from an earlier run with other settings, not written again; name all in --format",)
 
 
-def _kept(job: _Job) -> SlideReport | None:
+def _kept(earlier: _Result | None, job: _Job) -> SlideReport | None:
     """What an earlier run wrote, where nothing about it has changed."""
-    options, folder = job.bench.options, job.shards.folder
-    files = {name: FORMATS[name].file_name for name in options.formats}
-    if not options.resume or not all((folder / name).is_file() for name in files.values()):
+    options = job.bench.options
+    if earlier is None or not options.resume:
         return None
-    try:
-        there = json.loads((folder / RESULT).read_text())
-        same = there["key"] == job.shards.key and there["written"] == options.written()
-        counts, full = dict(there["counts"]), dict(there["full"])
-    except (OSError, ValueError, KeyError, TypeError):
+    if (earlier.key, earlier.written) != (job.shards.key, options.written()):
         return None
-    if not same:
-        return None
-    return SlideReport(
-        slide=job.slide.path,
-        status="kept",
-        folder=folder,
-        windows=job.plan.windows,
-        inferences=job.plan.inferences,
-        counts=counts,
-        files=files,
-        full_windows=full,
-        notes=job.notes,
-    )
+    report = job.told("kept", earlier.counts, earlier.full)
+    return report if all((job.shards.folder / name).is_file() for name in report.files.values()) else None
 
 
 def _regions(slide: Slide, options: DetectOptions) -> list[Region]:
     if options.section is None:
-        level = slide.levels[0]
-        return [Region(name="slide", x0=0, y0=0, width_px=level.width_px, height_px=level.height_px)]
+        return [whole_slide(slide)]
     from scale.regions.sections import sections_of
 
     sections = sections_of(slide)

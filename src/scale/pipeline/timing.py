@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from redline.core.plain import JsonObject
-
 Clock = Callable[[], float]
 
 #: In the order in which a window goes through them; ``decode`` is the part of ``read`` that turns tiles into pixels.
@@ -98,12 +96,7 @@ class StageClock:
             stages_s={stage: seconds.get(stage, 0.0) for stage in STAGES if stage != "infer"},
             counts={stage: counts[stage] for stage in STAGES if stage in counts},
             models=tuple(
-                ModelTiming(
-                    name=name,
-                    windows=windows,
-                    infer_s=seconds.get(f"infer:{name}", 0.0),
-                    waited_s=seconds.get(f"wait:{name}", 0.0),
-                )
+                ModelTiming.of(name, windows, seconds.get(f"infer:{name}", 0.0), seconds.get(f"wait:{name}", 0.0))
                 for name, windows in models.items()
             ),
         )
@@ -117,28 +110,21 @@ class ModelTiming:
         windows: How many it saw.
         infer_s: Time inside its calls.
         waited_s: Time between its calls in which it had nothing to do, from the start to its last one.
+        waited_share: The share of its time that it waited, 0 to 1.
     """
 
     name: str
     windows: int
     infer_s: float
     waited_s: float
+    waited_share: float
 
-    @property
-    def waited_share(self) -> float:
-        """The share of its time that it waited, 0 to 1."""
-        total = self.infer_s + self.waited_s
-        return self.waited_s / total if total > 0 else 0.0
-
-    def to_json(self) -> JsonObject:
-        """Plain JSON values."""
-        return {
-            "name": self.name,
-            "windows": self.windows,
-            "infer_s": self.infer_s,
-            "waited_s": self.waited_s,
-            "waited_share": self.waited_share,
-        }
+    @classmethod
+    def of(cls, name: str, windows: int, infer_s: float, waited_s: float) -> ModelTiming:
+        """With the share."""
+        total_s = infer_s + waited_s
+        share = waited_s / total_s if total_s > 0 else 0.0
+        return cls(name=name, windows=windows, infer_s=infer_s, waited_s=waited_s, waited_share=share)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,16 +149,6 @@ class Timing:
     def windows(self) -> int:
         """How many windows the models saw, those of all models together."""
         return sum(model.windows for model in self.models)
-
-    def to_json(self) -> JsonObject:
-        """Plain JSON values."""
-        return {
-            "wall_s": self.wall_s,
-            "stages_s": dict(self.stages_s),
-            "counts": dict(self.counts),
-            "models": [model.to_json() for model in self.models],
-            "waited_share": self.waited_share,
-        }
 
     def lines(self) -> list[tuple[str, float, str]]:
         """Rows of a table: stage, seconds, what to know of it."""

@@ -15,7 +15,7 @@ from redline.core.errors import DataError, DeviceError, InputError
 from redline.core.files import sha256_of
 from scale.pipeline.cluster import side_by_side
 from scale.pipeline.cluster_chunks import Chunk, chunks_of, missing
-from scale.pipeline.cluster_likeness import other_file, plain, software, why_other
+from scale.pipeline.cluster_likeness import other_file, software, why_other
 from scale.pipeline.cluster_places import places_of, wants_gpus
 from scale.pipeline.cluster_queue import SlideQueue
 from scale.pipeline.plan import Plan, PlanOptions, SlideShape, make_plan, reading_order
@@ -210,10 +210,6 @@ def test_another_model_file_under_the_same_path_is_told(tmp_path: Path) -> None:
     assert other_file("m", str(file), sha256_of(file)) is None
     assert other_file("m", str(tmp_path / "elsewhere.engine"), "0" * 64) is None
     assert "of model m has the digest 000000000000 there" in (other_file("m", str(file), "0" * 64) or "")
-
-
-def test_plain_values_are_those_of_json() -> None:
-    assert plain({1: (1, (2,)), "a": {"b": [3]}}) == {"1": [1, [2]], "a": {"b": [3]}}
 
 
 def test_time_spent_elsewhere_is_added_up() -> None:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from redline.core.plain import to_line
 from scale.pipeline.timing import StageClock
 
 
@@ -55,6 +56,6 @@ def test_a_report_is_json_and_rows_of_every_stage() -> None:
     clock = StageClock(Hand())
     clock.add("decode", 0.5, count=3)
     timing = clock.report({"nuclei": 0})
-    assert json.loads(json.dumps(timing.to_json()))["stages_s"]["decode"] == 0.5
+    assert json.loads(to_line(timing))["stages_s"]["decode"] == 0.5
     assert [row[0] for row in timing.lines()] == ["read", "decode", "pre", "infer nuclei", "post", "merge", "write"]
     assert timing.waited_share == 0
