@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Literal, get_args
 from redline.core.artifact import Argument, Engine, OnnxModel, Step
 from redline.core.errors import BuildError, InputError, MissingDependencyError, RedlineError
 from redline.core.files import write_whole
-from redline.core.plain import JsonObject
 from redline.core.preprocess import DetectionHead
 from redline.core.tensor import Array, Signature
 from scale.models.files import ModelFiles, find_files, why_stale
@@ -102,16 +101,6 @@ class Conversion:
     size_bytes: int | None = None
     reason: str | None = None
     notes: tuple[str, ...] = ()
-
-    def to_json(self) -> JsonObject:
-        """A row of the result."""
-        return {
-            **asdict(self),
-            "model": str(self.model),
-            "engine": str(self.engine) if self.engine else None,
-            "seconds": round(self.seconds, 3),
-            "notes": list(self.notes),
-        }
 
 
 def convert_one(path: Path, options: ConvertOptions, tell: Tell) -> Conversion:
@@ -215,11 +204,15 @@ def _export(path: Path, options: ConvertOptions) -> OnnxModel:
 
 
 def _fits(model: OnnxModel, options: ConvertOptions) -> bool:
-    """Whether a file is what an export would give: an open batch fits a fixed one, and not the reverse."""
+    """Whether a file is what an export would give."""
     sizes = _fixed_sizes(model)
+    return _batch_fits(model, options) and (options.input_px is None or all(size == options.input_px for size in sizes))
+
+
+def _batch_fits(model: OnnxModel, options: ConvertOptions) -> bool:
+    """An open batch fits a fixed one, and not the reverse."""
     fixed = model.signature.fixed_batch
-    batch_fits = fixed is None or (fixed == options.batch and not options.dynamic)
-    return batch_fits and (options.input_px is None or all(size == options.input_px for size in sizes))
+    return fixed is None or (fixed == options.batch and not options.dynamic)
 
 
 def _check_size(model: OnnxModel, options: ConvertOptions) -> None:
@@ -271,10 +264,9 @@ def _fixed_sizes(model: OnnxModel) -> list[int]:
 
 
 def _batch_notes(model: OnnxModel, options: ConvertOptions) -> tuple[str, ...]:
-    fixed = model.signature.fixed_batch
-    if fixed is None or (fixed == options.batch and not options.dynamic):
+    if _batch_fits(model, options):
         return ()
-    asked = f"1 to {options.batch}" if options.dynamic else str(options.batch)
+    fixed, asked = model.signature.fixed_batch, f"1 to {options.batch}" if options.dynamic else str(options.batch)
     return (f"its batch is fixed at {fixed} in {model.path.name}, asked was {asked}; export it with a dynamic batch",)
 
 
@@ -343,12 +335,10 @@ def _try(engine: Engine) -> None:
         RedlineError: it does not work.
     """
     from scale.models.engines import open_engine_file
-    from scale.models.loaded import Origin, loaded
+    from scale.models.loaded import loaded
 
-    opened = open_engine_file(engine.path)
     spec = ModelSpec(name=engine.path.stem, path=engine.path, class_names={0: "object"})
-    origin = Origin(path=engine.path, runtime=opened.runtime, precision=opened.precision)
-    loaded(spec, origin, opened.session, opened.usage).close()
+    loaded(spec, engine.path, open_engine_file(engine.path)).close()
 
 
 def _still_good(

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 
 from redline.core.errors import DeviceError, InputError, MissingDependencyError
-from redline.core.plain import JsonObject
+from redline.core.plain import JsonObject, to_plain
 from scale.models.conversion import Conversion, ConvertOptions, convert_one
 from scale.models.spec import ONNX_SUFFIX, TORCH_SUFFIXES
 
@@ -41,7 +41,7 @@ class ConvertResult:
             "platform": self.platform,
             "options": self.options.settings(),
             "passed": self.passed,
-            "models": [conversion.to_json() for conversion in self.conversions],
+            "models": to_plain(self.conversions),
         }
 
 
@@ -90,7 +90,7 @@ def _attempt(path: Path, options: ConvertOptions, tell: Callable[[str], None]) -
     except Exception as error:  # noqa: BLE001 (an edge: one bad model does not stop the others)
         told = " ".join(str(error).split()) or type(error).__name__
         done = Conversion(model=path, result="failed", reason=told)
-    return replace(done, seconds=perf_counter() - started)
+    return replace(done, seconds=round(perf_counter() - started, 3))
 
 
 def _named(models: Sequence[str | Path]) -> list[Path]:

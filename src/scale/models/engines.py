@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from redline.core.artifact import Engine, Step
 from redline.core.plain import JsonObject
 from redline.core.preprocess import Usage
-from redline.core.session import Session
 from scale.models.engine_file import read_engine_file
+from scale.models.loaded import OpenFile
 
 UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OpenEngine:
-    """A session with what the file says about it.
-
-    Attributes:
-        runtime: ``tensorrt`` or ``tensorrt-rtx``.
-        precision: As read from the engine when it was built; of an engine that Redline did not build what its header
-            says, else ``unknown``.
-    """
-
-    session: Session
-    usage: Usage
-    runtime: str
-    precision: str
 
 
 def history_of(path: Path) -> tuple[Step, ...]:
@@ -40,7 +23,7 @@ def history_of(path: Path) -> tuple[Step, ...]:
     return Engine.described(path).provenance if _described(path) else ()
 
 
-def open_engine_file(path: Path, *, device: int = 0) -> OpenEngine:
+def open_engine_file(path: Path, *, device: int = 0) -> OpenFile:
     """Open an engine on a GPU.
 
     Raises:
@@ -75,20 +58,20 @@ def _described(path: Path) -> bool:
     return path.with_name(path.name + ".engine.json").is_file()
 
 
-def _open_described(path: Path, device: int) -> OpenEngine:
+def _open_described(path: Path, device: int) -> OpenFile:
     from redline.backends import load_backend
 
     engine = Engine.read(path)
     options = {**engine.options, **({"device": device} if "device" in engine.options else {})}
     session = load_backend(engine.backend, options).load(engine)
-    return OpenEngine(session=session, usage=engine.usage, runtime=engine.backend, precision=engine.layers.describe())
+    return OpenFile(session=session, usage=engine.usage, runtime=engine.backend, precision=engine.layers.describe())
 
 
-def _open_foreign(path: Path, device: int) -> OpenEngine:
+def _open_foreign(path: Path, device: int) -> OpenFile:
     from redline.backends.tensorrt.plans import open_plan
 
     file = read_engine_file(path)
-    return OpenEngine(
+    return OpenFile(
         session=open_plan(file.plan, name=path.name, device=device),
         usage=usage_of_header(file.metadata) if file.metadata is not None else Usage(),
         runtime="tensorrt",

@@ -44,6 +44,22 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OpenFile:
+    """A session with what its file says about it.
+
+    Attributes:
+        runtime: As :class:`Origin` has it.
+        precision: As read from the file; of an engine that Redline did not build what its header says, else
+            ``unknown``.
+    """
+
+    session: Session
+    usage: Usage
+    runtime: str
+    precision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class OpenModel:
     """A model that answers; its detector is run by one thread at a time.
 
@@ -100,8 +116,8 @@ class OpenModel:
         self.detector.session.close()
 
 
-def loaded(spec: ModelSpec, origin: Origin, session: Session, usage: Usage) -> OpenModel:
-    """A model of an open session, which is closed where it cannot serve as one; on a GPU it has answered once.
+def loaded(spec: ModelSpec, path: Path, opened: OpenFile) -> OpenModel:
+    """A model of an open file, which is closed where it cannot serve as one; on a GPU it has answered once.
 
     Raises:
         InputError: it is no detector, or not the one that the spec describes.
@@ -109,8 +125,9 @@ def loaded(spec: ModelSpec, origin: Origin, session: Session, usage: Usage) -> O
     """
     from redline.detection.detector import Detector
 
+    session, origin = opened.session, Origin(path=path, runtime=opened.runtime, precision=opened.precision)
     try:
-        usage = _usage_for(spec, usage, session)
+        usage = _usage_for(spec, opened.usage, session)
         class_names = _class_names(spec, origin.path, usage.class_names)
         all_asked = set(class_names) == set(range(len(usage.class_names)))
         try:

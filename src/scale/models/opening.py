@@ -13,7 +13,7 @@ from redline.core.errors import EngineMismatchError, InputError, RedlineError
 from redline.core.host import available_cores
 from scale.models.engines import history_of, open_engine_file
 from scale.models.files import MissingModelError, ModelFiles, find_files, why_stale
-from scale.models.loaded import OpenModel, Origin, loaded
+from scale.models.loaded import OpenFile, OpenModel, loaded
 from scale.models.places import Place, place_of
 from scale.models.spec import ENGINE_SUFFIXES, ModelSpec
 
@@ -30,13 +30,8 @@ class FallbackWarning(UserWarning):
     """Something else answers than what was asked for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Candidate:
-    """A way to open the model."""
-
-    path: Path
-    runtime: str
-    open: Callable[[], OpenModel]
+#: The file, what runs it, and what opens the two.
+_Candidate = tuple[Path, str, Callable[["_Request", Path, str], "OpenModel"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -53,11 +48,12 @@ class _Request:
 
     def try_to_open(self, candidate: _Candidate) -> OpenModel | None:
         """The model, or None: then the reason is kept."""
+        path, runtime, open_it = candidate
         try:
-            return candidate.open()
+            return open_it(self, path, runtime)
         except (RedlineError, ImportError, OSError) as error:
             told = str(error)
-            self.failures.append((told if candidate.path.name in told else f"{candidate.path.name}: {told}", error))
+            self.failures.append((told if path.name in told else f"{path.name}: {told}", error))
             return None
 
     def failure(self, otherwise: Exception) -> Exception:
@@ -110,7 +106,7 @@ def open_model(
     _check_choices(request, engine, onnx_runtime, fallback=fallback)
     if engine != "never" and not request.place.cpu_wanted:
         for path in request.files.engines:
-            opened = request.try_to_open(_engine_candidate(request, path))
+            opened = request.try_to_open((path, "tensorrt", _open_engine))
             if opened is not None:
                 return opened
     if not fallback:
@@ -125,50 +121,42 @@ def open_model(
     raise request.failure(_nothing(request.files))
 
 
-def _engine_candidate(request: _Request, path: Path) -> _Candidate:
-    def open_it() -> OpenModel:
-        files = request.files
-        stale = why_stale(path, history_of(path), files.sources)
-        if stale:
-            raise EngineMismatchError(f"{stale}; type: scale convert --model {files.torch or files.onnx}")
-        opened = open_engine_file(path, device=request.place.index)
-        origin = Origin(path=path, runtime=opened.runtime, precision=opened.precision)
-        return loaded(request.spec, origin, opened.session, opened.usage)
-
-    return _Candidate(path=path, runtime="tensorrt", open=open_it)
+def _open_engine(request: _Request, path: Path, _runtime: str) -> OpenModel:
+    stale = why_stale(path, history_of(path), request.files.sources)
+    if stale:
+        raise EngineMismatchError(f"{stale}; {_how_to_convert(request.files)}")
+    return loaded(request.spec, path, open_engine_file(path, device=request.place.index))
 
 
 def _others(request: _Request, onnx_runtime: OnnxRuntime) -> list[_Candidate]:
     """What answers instead of an engine, best first: on a GPU what runs there, else ONNX before PyTorch."""
-    files, found = request.files, []
+    files = request.files
+    found: list[_Candidate] = []
     if files.onnx is not None:
         runtimes = request.place.onnx_runtimes() if onnx_runtime == "auto" else [onnx_runtime]
         if request.cpu_precision == "bf16":
             runtimes = ["openvino" if runtime == "onnxruntime" else runtime for runtime in runtimes]
-        found = [_onnx_candidate(request, files.onnx, runtime) for runtime in runtimes]
+        found = [(files.onnx, runtime, _open_onnx) for runtime in runtimes]
     if files.torch is not None:
-        found.append(_torch_candidate(request, files.torch))
+        found.append((files.torch, "torch", _open_torch))
     if request.place.on_gpu and onnx_runtime == "auto":
-        found.sort(key=lambda candidate: candidate.runtime in ON_CPU)
+        found.sort(key=lambda candidate: candidate[1] in ON_CPU)
     return found
 
 
-def _onnx_candidate(request: _Request, path: Path, runtime: str) -> _Candidate:
-    def open_it() -> OpenModel:
-        from redline.formats.onnx_file import read_onnx
-        from redline.opening.sessions import open_onnx
+def _open_onnx(request: _Request, path: Path, runtime: str) -> OpenModel:
+    from redline.formats.onnx_file import read_onnx
+    from redline.opening.sessions import open_onnx
 
-        model, torch = read_onnx(path), request.files.torch
-        stale = why_stale(path, model.provenance, [torch] if torch and request.files.named != path else [])
-        if stale:
-            raise EngineMismatchError(f"{stale}; export it again")
-        session = open_onnx(model, backend=runtime, options=_options(request, runtime))
-        # OpenVINO may compute in another precision than the file's: what it compiled tells.
-        layers = session.layers if runtime == "openvino" else model.layers
-        origin = Origin(path=path, runtime=runtime, precision=layers.describe())
-        return loaded(request.spec, origin, session, model.usage)
-
-    return _Candidate(path=path, runtime=runtime, open=open_it)
+    model, torch = read_onnx(path), request.files.torch
+    stale = why_stale(path, model.provenance, [torch] if torch and request.files.named != path else [])
+    if stale:
+        raise EngineMismatchError(f"{stale}; export it again")
+    session = open_onnx(model, backend=runtime, options=_options(request, runtime))
+    # OpenVINO may compute in another precision than the file's: what it compiled tells.
+    layers = session.layers if runtime == "openvino" else model.layers
+    opened = OpenFile(session=session, usage=model.usage, runtime=runtime, precision=layers.describe())
+    return loaded(request.spec, path, opened)
 
 
 def _options(request: _Request, runtime: str) -> dict[str, Argument]:
@@ -183,17 +171,12 @@ def _options(request: _Request, runtime: str) -> dict[str, Argument]:
     return {"threads": request.threads, "streams": calls, "precision": precision}
 
 
-def _torch_candidate(request: _Request, path: Path) -> _Candidate:
-    def open_it() -> OpenModel:
-        from scale.models.ultralytics import open_torch
+def _open_torch(request: _Request, path: Path, _runtime: str) -> OpenModel:
+    from scale.models.ultralytics import open_torch
 
-        opened = open_torch(
-            path, device=request.place.torch_name, threads=request.threads, input_px=request.spec.input_px
-        )
-        origin = Origin(path=path, runtime="torch", precision=opened.precision)
-        return loaded(request.spec, origin, opened.session, opened.usage)
-
-    return _Candidate(path=path, runtime="torch", open=open_it)
+    spec, place = request.spec, request.place
+    opened = open_torch(path, device=place.torch_name, threads=request.threads, input_px=spec.input_px)
+    return loaded(spec, path, opened)
 
 
 def _missing(request: _Request, engine: EngineUse) -> list[str]:

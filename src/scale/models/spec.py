@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from redline.core.errors import InputError
-from redline.core.plain import JsonObject
 
 ENGINE_SUFFIXES = (".engine", ".plan")
 TORCH_SUFFIXES = (".pt", ".pth")
@@ -86,18 +85,3 @@ class ModelSpec:
                 raise InputError(
                     f"model {self.name}: class {index} is {name!r}, expected an index of 0 or more, a name"
                 )
-
-    def to_json(self) -> JsonObject:
-        """A JSON value; two specs with the same one ask for the same detections."""
-        return {
-            "name": self.name,
-            "file": str(self.path),
-            "window_px": self.window_px,
-            "class_names": {str(index): name for index, name in sorted(self.class_names.items())},
-            "confidence": self.confidence,
-            "iou": self.iou,
-            "max_detections": self.max_detections,
-            "batch": self.batch,
-            "input_px": self.input_px,
-            "postprocess": {name: asdict(settings) for name, settings in sorted(self.postprocess.items())},
-        }

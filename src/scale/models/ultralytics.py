@@ -21,19 +21,10 @@ from redline.core.artifact import Argument, OnnxModel, Step
 from redline.core.errors import ArtifactError, ExportError, MissingDependencyError
 from redline.core.files import sha256_of
 from redline.core.preprocess import Usage
-from redline.core.session import Session
 from scale.models.files import EXPORTED
+from scale.models.loaded import OpenFile
 
 _DEFAULT_INPUT_PX = 640
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class OpenTorch:
-    """A ``.pt`` file as a session whose outputs are those that its ONNX file would have."""
-
-    session: Session
-    usage: Usage
-    precision: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,8 +62,8 @@ def require_ultralytics() -> ModuleType:
     return ultralytics  # type: ignore[no-any-return]
 
 
-def open_torch(path: Path, *, device: str = "cpu", threads: int = 0, input_px: int | None = None) -> OpenTorch:
-    """Open a ``.pt`` file.
+def open_torch(path: Path, *, device: str = "cpu", threads: int = 0, input_px: int | None = None) -> OpenFile:
+    """Open a ``.pt`` file as a session whose outputs are those that its ONNX file would have.
 
     Args:
         path: The file.
@@ -94,7 +85,8 @@ def open_torch(path: Path, *, device: str = "cpu", threads: int = 0, input_px: i
     module = _as_exported(yolo)
     example = torch.full((1, int(getattr(module, "yaml", {}).get("channels", 3)), size_px, size_px), 0.5)
     session = open_model(wrap_module(module, example, name=path.name), device=device, threads=threads)
-    return OpenTorch(session=session, usage=_usage(yolo, module, size_px), precision=session.layers.describe())
+    usage = _usage(yolo, module, size_px)
+    return OpenFile(session=session, usage=usage, runtime="torch", precision=session.layers.describe())
 
 
 def export_onnx(path: Path, out: Path, options: ExportOptions) -> OnnxModel:

@@ -24,9 +24,8 @@ from redline.opening.sessions import open_onnx
 from scale.models import opening
 from scale.models.conversion import ConvertOptions
 from scale.models.convert import convert
-from scale.models.engines import OpenEngine
 from scale.models.files import MissingModelError
-from scale.models.loaded import Origin, loaded
+from scale.models.loaded import OpenFile, loaded
 from scale.models.opening import FallbackWarning, open_model
 from scale.models.places import Place
 from scale.models.spec import ModelSpec
@@ -54,13 +53,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Engines of any content open as the ONNX file beside them; says how they were asked for."""
     asked: dict[str, Any] = {}
 
-    def open_engine_file(path: Path, *, device: int = 0) -> OpenEngine:
+    def open_engine_file(path: Path, *, device: int = 0) -> OpenFile:
         asked.update(path=path, device=device)
         content = path.read_bytes()
         if content != b"good":
             raise EngineMismatchError(f"{path.name}: TensorRT cannot load it: {content.decode()}")
         model = read_onnx(path.with_suffix(".onnx"))
-        return OpenEngine(session=open_onnx(model), usage=model.usage, runtime="tensorrt", precision="fp16")
+        return OpenFile(session=open_onnx(model), usage=model.usage, runtime="tensorrt", precision="fp16")
 
     monkeypatch.setattr(opening, "open_engine_file", open_engine_file)
     return asked
@@ -138,7 +137,7 @@ def test_an_engine_that_gives_no_numbers_is_replaced(
         def close(self) -> None:
             Overflowing.closed = True
 
-    broken = OpenEngine(session=Overflowing(), usage=model.usage, runtime="tensorrt", precision="fp16")
+    broken = OpenFile(session=Overflowing(), usage=model.usage, runtime="tensorrt", precision="fp16")
     monkeypatch.setattr(opening, "open_engine_file", lambda path, *, device: broken)
     with pytest.warns(FallbackWarning, match="output0 is not finite; build it again in float32"):
         open_model(spec(onnx)).close()
@@ -239,15 +238,12 @@ def test_an_onnx_file_older_than_its_pt_file_does_not_answer_for_it(onnx: Path) 
 def test_a_pt_file_that_answers_for_itself_is_nothing_to_warn_of(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = touch(onnx.with_suffix(".pt"), at_s=2_000_000_000)  # the ONNX file is stale
 
-    def torch_candidate(request: opening._Request, path: Path) -> opening._Candidate:
-        def open_it() -> opening.OpenModel:
-            model = read_onnx(onnx)
-            origin = Origin(path=path, runtime="torch", precision="fp32")
-            return loaded(request.spec, origin, open_onnx(model), model.usage)
+    def open_torch(request: opening._Request, path: Path, runtime: str) -> opening.OpenModel:
+        model = read_onnx(onnx)
+        opened = OpenFile(session=open_onnx(model), usage=model.usage, runtime=runtime, precision="fp32")
+        return loaded(request.spec, path, opened)
 
-        return opening._Candidate(path=path, runtime="torch", open=open_it)
-
-    monkeypatch.setattr(opening, "_torch_candidate", torch_candidate)
+    monkeypatch.setattr(opening, "_open_torch", open_torch)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opened = open_model(spec(weights), engine="never")
@@ -407,9 +403,13 @@ def test_a_model_that_does_not_detect_is_closed_and_refused(tmp_path: Path) -> N
     with pytest.raises(InputError, match="those of no detector"):
         loaded(
             spec(tmp_path / "m.onnx"),
-            Origin(path=tmp_path / "m.onnx", runtime="onnxruntime", precision="fp32"),
-            Watched(),
-            replace(model.usage, class_names=("a",) * 5),
+            tmp_path / "m.onnx",
+            OpenFile(
+                session=Watched(),
+                usage=replace(model.usage, class_names=("a",) * 5),
+                runtime="onnxruntime",
+                precision="fp32",
+            ),
         )
     assert Watched.closed
 
@@ -417,7 +417,7 @@ def test_a_model_that_does_not_detect_is_closed_and_refused(tmp_path: Path) -> N
 def test_on_a_gpu_pytorch_goes_before_onnx_on_the_cpu(onnx: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     touch(onnx.with_suffix(".pt"), at_s=1)
     tried: list[str] = []
-    monkeypatch.setattr(opening._Request, "try_to_open", lambda _self, candidate: tried.append(candidate.runtime))
+    monkeypatch.setattr(opening._Request, "try_to_open", lambda _self, candidate: tried.append(candidate[1]))
     for runtimes in (["onnxruntime-cuda", "onnxruntime"], ["onnxruntime"]):
         monkeypatch.setattr(Place, "onnx_runtimes", lambda _self, told=runtimes: told)
         monkeypatch.setattr(opening, "place_of", lambda _device: Place(cpu_wanted=False, on_gpu=True))

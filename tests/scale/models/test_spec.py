@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from redline.core.errors import InputError
-from scale.models.spec import ModelSpec, Postprocessing
+from scale.models.spec import ModelSpec
 
 
 def spec(**changes: Any) -> ModelSpec:
@@ -39,28 +38,3 @@ def test_what_cannot_be_is_refused(changes: dict[str, Any], told: str) -> None:
 
 def test_files_need_not_be_there() -> None:
     assert spec(path=Path("nowhere/meta.ENGINE")).path.name == "meta.ENGINE"
-
-
-def test_it_is_json_and_says_every_setting_that_changes_detections() -> None:
-    first = spec().to_json()
-    assert json.loads(json.dumps(first)) == first
-    changes: list[dict[str, Any]] = [
-        {"name": "b"},
-        {"path": Path("b.pt")},
-        {"window_px": 5},
-        {"class_names": {1: "Meta"}},
-        {"confidence": 0.9},
-        {"iou": 0.1},
-        {"batch": 1},
-        {"max_detections": 100},
-        {"input_px": 320},
-        {"postprocess": {"Meta": Postprocessing(0.4)}},
-    ]
-    assert all(spec(**change).to_json() != first for change in changes)
-    assert set().union(*changes) == set(ModelSpec.__dataclass_fields__)
-
-
-@pytest.mark.parametrize("values", [(1.1, None), (None, -0.5)])
-def test_thresholds_are_shares(values: tuple[float | None, float | None]) -> None:
-    with pytest.raises(InputError, match="expected a share from 0 to 1"):
-        Postprocessing(*values)

@@ -16,7 +16,7 @@ from redline.core.preprocess import Preprocess, Usage
 from redline.detection.detector import Detector
 from redline.formats.onnx_file import load_proto, read_onnx, save_proto
 from redline.opening.sessions import open_onnx
-from scale.models.loaded import Origin, loaded
+from scale.models.loaded import OpenFile, loaded
 from scale.models.spec import ModelSpec
 from scale.models.uint8_input import STEP, with_uint8_input
 
@@ -93,8 +93,8 @@ def test_a_file_whose_own_input_is_bytes_with_colours_last_is_opened(tmp_path: P
     images = list(np.random.default_rng(0).integers(0, 256, (2, SIDE_PX, SIDE_PX, 3), np.uint8))
     spec = ModelSpec(name="m", path=out, class_names={0: "Red", 1: "Green"}, confidence=0.3, iou=1.0)
     model = read_onnx(out)
-    origin = Origin(path=out, runtime="onnxruntime", precision="fp32")
-    opened = loaded(spec, origin, open_onnx(model), model.usage)
+    file = OpenFile(session=open_onnx(model), usage=model.usage, runtime="onnxruntime", precision="fp32")
+    opened = loaded(spec, out, file)
     first = detector(read_onnx(path))
     for one, other in zip(opened(images), first(images), strict=True):
         np.testing.assert_allclose(one.boxes, other.boxes, atol=1e-4)

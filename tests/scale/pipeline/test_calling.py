@@ -21,7 +21,7 @@ from redline.core.session import Session
 from redline.core.tensor import Array
 from redline.formats.onnx_file import read_onnx
 from redline.opening.sessions import open_onnx
-from scale.models.loaded import OpenModel, Origin, loaded
+from scale.models.loaded import OpenFile, OpenModel, loaded
 from scale.models.opening import open_model
 from scale.models.spec import ModelSpec
 from scale.models.uint8_input import with_uint8_input
@@ -170,8 +170,11 @@ def models(tmp_path: Path) -> Iterator[tuple[OpenModel, OpenModel, StreamingSess
     raw = with_uint8_input(plain, tmp_path / "raw.onnx")
     session = StreamingSession(open_onnx(raw))
     spec = ModelSpec(name="m", path=plain.path, window_px=64, batch=4, confidence=0.1)
-    origin = Origin(path=plain.path, runtime="onnxruntime", precision="fp32")
-    one, other = loaded(spec, origin, open_onnx(plain), plain.usage), loaded(spec, origin, session, raw.usage)
+    files = (
+        OpenFile(session=one, usage=model.usage, runtime="onnxruntime", precision="fp32")
+        for one, model in ((open_onnx(plain), plain), (session, raw))
+    )
+    one, other = (loaded(spec, plain.path, file) for file in files)
     yield one, other, session
     one.close()
     other.close()
