@@ -114,7 +114,12 @@ def test_a_huge_ratio_with_a_wide_interval_is_no_headline(known: Evidence | None
     assert claim.verdict == "undecided"
     assert not claim.says_speed
     text = speed_text(claim)
-    assert text.startswith("not decided against the baseline (99 % interval 20 to 170): the interval is wider than ±")
+    said = "faster than the baseline, by how much is not decided (99 % interval 20 to 170)"
+    assert text.startswith(f"{said}: the interval is wider than ±")
+    behind = judge(Ratio(1 / 63.65, 1 / 166.0, 1 / 24.0, 6), known)
+    assert speed_text(behind).startswith(said.replace("faster", "slower"))
+    few = judge(Ratio(63.65, 24.0, 166.0, 2))
+    assert speed_text(few).startswith("not decided against the baseline (99 % interval 20 to 170)")
 
 
 def test_what_was_hardly_measured_is_not_called_the_same() -> None:

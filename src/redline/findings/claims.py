@@ -128,7 +128,8 @@ def speed_text(claim: Claim | None, *, of: str = "the baseline") -> str:
     if claim.value is None or claim.low is None or claim.high is None:
         return f"not decided against {of}: {because}"
     value, low, high = claim.value, claim.low, claim.high
-    if claim.verdict == "slower":
+    side = "slower" if claim.verdict == "slower" or (claim.verdict == "undecided" and high < 1) else "faster"
+    if side == "slower":
         value, low, high = 1 / value, 1 / high, 1 / low
     interval = f"({100 * claim.confidence:.0f} % interval {interval_text(low, high)})"
     match claim.verdict:
@@ -137,7 +138,9 @@ def speed_text(claim: Claim | None, *, of: str = "the baseline") -> str:
         case "same":
             return f"the same as {of} within {_percent(SAME_BAND)} {interval}"
         case _:
-            return f"not decided against {of} {interval}" + (f": {because}" if because else "")
+            known = claim.processes >= LEAST_PROCESSES and low > 1
+            told = f"{side} than {of}, by how much is not decided" if known else f"not decided against {of}"
+            return f"{told} {interval}" + (f": {because}" if because else "")
 
 
 def ratio_text(value: float, low: float, high: float) -> str:

@@ -47,7 +47,7 @@ def _headline(best: Row | None, batch: int) -> str:
         return f"{best.title} stays: nothing is shown to beat it at batch {batch}"
     claim = claim_of(best)
     if claim is None or not claim.says_speed:
-        return f"{best.title} at batch {batch}; how much faster is {speed_text(claim)}"
+        return f"{best.title} at batch {batch}: {speed_text(claim)}"
     return f"{best.title}: {speed_text(claim)} at batch {batch}"
 
 
