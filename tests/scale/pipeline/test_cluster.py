@@ -224,7 +224,6 @@ def test_what_kills_every_worker_is_told_as_missing_and_the_other_slides_are_don
     identity = cluster_fleet.slide_identity
     deadly = {"dead": Deadly()}
     monkeypatch.setattr(cluster_fleet, "slide_identity", lambda s: deadly if s.path == small else identity(s))
-    monkeypatch.setattr(cluster_fleet, "plain", lambda value: value)
     chosen = options(strip_windows=1000)
     report = detect([small, SLIDE], [spec(model)], tmp_path, options=chosen, cluster=cluster.address)
     monkeypatch.undo()
